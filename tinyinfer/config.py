@@ -1,0 +1,43 @@
+"""Options as data, and the only place below the command line that reads the environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+DEBUG_VARIABLE = "DEBUG"
+VERIFY_VARIABLE = "TINYINFER_VERIFY"
+CACHE_VARIABLE = "TINYINFER_CACHE"
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Everything that decides what a kernel computes; hashed into every cache key."""
+
+    fuse: bool = True
+    deterministic: bool = False
+
+
+def debug_level() -> int:
+    """How much of the compiler to show on standard error: DEBUG=1 … 5 (0 = nothing). Changes no result."""
+    value = os.environ.get(DEBUG_VARIABLE, "0")
+    return int(value) if value.isdigit() else 0
+
+
+def verify_each_stage() -> bool:
+    """Whether verifiers run after every stage (TINYINFER_VERIFY=1). Changes no result."""
+    return os.environ.get(VERIFY_VARIABLE, "0") not in ("", "0")
+
+
+def cache_directory() -> Path:
+    """Where compiled kernels are kept: TINYINFER_CACHE, or the platform's cache folder."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "tinyinfer"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "tinyinfer" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "tinyinfer"
