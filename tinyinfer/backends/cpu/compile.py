@@ -1,0 +1,154 @@
+"""LLVM IR text to object code: the pass pipeline, and compiling many kernels at once through the cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tinyinfer.backends.cpu.target import CpuTarget
+
+if TYPE_CHECKING:
+    from tinyinfer.backends.cpu.cache import KernelCache
+    from tinyinfer.runtime.plan import KernelSource
+
+PASSES = (
+    "always_inliner",
+    "global_dead_code_eliminate",
+    "sroa",
+    "simplify_cfg",
+    "new_gvn",
+    "instruction_combine",
+    "simplify_cfg",
+    "dead_code_elimination",
+)
+"""The whole middle end. The text already has its vectors, fused multiply-adds and unrolled tiles, so nothing here
+unrolls, vectorises or turns loops into library calls. Register allocation and scheduling follow in the back end."""
+
+Progress = Callable[[int, int], None]
+
+
+class KernelCompileError(RuntimeError):
+    """LLVM refused a kernel's text; the message names the kernel and says why."""
+
+
+_machines = threading.local()
+
+
+def _target_machine(target: CpuTarget) -> Any:
+    """A target machine of this thread for `target`: position-independent code, reachable within ±2 GiB."""
+    cached: dict[CpuTarget, Any] = _machines.__dict__.setdefault("by_target", {})
+    machine = cached.get(target)
+    if machine is None:
+        import llvmlite.binding as llvm
+
+        if target.triple == llvm.get_process_triple():
+            llvm.initialize_native_target()
+            llvm.initialize_native_asmprinter()
+        else:
+            llvm.initialize_all_targets()
+            llvm.initialize_all_asmprinters()
+        machine = llvm.Target.from_triple(target.triple).create_target_machine(
+            cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
+        )
+        cached[target] = machine
+    return machine
+
+
+def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
+    """The module of `text` after `PASSES`, and the target machine that is to print it."""
+    import llvmlite.binding as llvm
+
+    machine = _target_machine(target)
+    try:
+        # a context of its own: types and constants of one kernel must not pile up in the process's global context
+        module = llvm.parse_assembly(text, llvm.create_context())
+        module.triple = target.triple
+        module.data_layout = str(machine.target_data)
+        module.verify()
+    except RuntimeError as error:
+        raise KernelCompileError(f"LLVM refused a kernel's text: {error}") from error
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_unrolling = options.loop_interleaving = False
+    options.loop_vectorization = options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    manager = llvm.create_new_module_pass_manager()
+    for name in PASSES:
+        getattr(manager, f"add_{name}_pass")()
+    manager.run(module, builder)
+    return module, machine
+
+
+def compile_object(text: str, target: CpuTarget) -> bytes:
+    """LLVM IR text as a relocatable object of `target`, position independent, small code model.
+
+    Raises KernelCompileError where LLVM's parser or verifier refuses the text.
+    """
+    module, machine = _optimised(text, target)
+    return machine.emit_object(module)
+
+
+def assembly(text: str, target: CpuTarget) -> str:
+    """The assembly listing of what `compile_object` makes of `text`."""
+    module, machine = _optimised(text, target)
+    return machine.emit_assembly(module)
+
+
+def object_key(key: str, target: CpuTarget) -> str:
+    """Name of a kernel's object in the cache: the kernel's key, the target, the compiler's version and the passes."""
+    import llvmlite
+
+    parts = (key, target.key(), llvmlite.__version__, PASSES)
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=20).hexdigest()
+
+
+def compile_kernels(
+    sources: Sequence[KernelSource],
+    target: CpuTarget,
+    threads: int,
+    cache: KernelCache | None = None,
+    progress: Progress | None = None,
+) -> dict[str, bytes]:
+    """Object code by `KernelSource.key`. Equal keys are compiled once; what `cache` holds is not compiled at all.
+
+    With several threads and enough to do, worker processes share the compiling with this one. `progress` is called
+    from this thread with (done, total) over distinct kernels. Raises KernelCompileError naming the kernel.
+    """
+    distinct = {source.key: source for source in sources}
+    names = {key: object_key(key, target) for key in distinct}
+    found: Mapping[str, bytes] = cache.get_many(list(names.values())) if cache is not None else {}
+    objects = {key: found[name] for key, name in names.items() if name in found}
+    missing = [source for key, source in distinct.items() if key not in objects]
+    total = len(distinct)
+    if progress is not None:
+        progress(len(objects), total)
+    if not missing:
+        return objects
+    made = _compile_all(missing, target, threads, progress, len(objects), total)
+    if cache is not None:
+        cache.put_many({names[key]: data for key, data in made.items()})
+    objects.update(made)
+    return objects
+
+
+def _compile_all(
+    sources: Sequence[KernelSource],
+    target: CpuTarget,
+    threads: int,
+    progress: Progress | None,
+    done: int,
+    total: int,
+) -> dict[str, bytes]:
+    from tinyinfer.backends.cpu.worker import WorkerPool, worth_sharing
+
+    made: dict[str, bytes] = {}
+    with WorkerPool(target, worth_sharing(len(sources), threads)) as pool:
+        for source in sources:
+            pool.submit(source.key, source.name, source.text())
+        for key, data in pool.results():
+            made[key] = data
+            if progress is not None:
+                progress(done + len(made), total)
+    return made
