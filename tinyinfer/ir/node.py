@@ -104,11 +104,12 @@ class Node:
 
     @property
     def is_elementwise(self) -> bool:
-        return self.op in ELEMENTWISE
+        return self.op in ELEMENTWISE and not self.is_reduce
 
     @property
     def is_reduce(self) -> bool:
-        return self.op in REDUCE
+        # MAX and MIN name an elementwise op of two inputs and a reduce op of one
+        return self.op in REDUCE and len(self.inputs) == 1
 
     @property
     def axes(self) -> tuple[Axis, ...]:

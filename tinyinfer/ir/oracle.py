@@ -1,0 +1,177 @@
+"""The numpy interpreter of the IR: the meaning of every node, against which all devices are checked.
+
+Views stay virtual (strided) arrays wherever they can, and a SUM of a MUL is computed as a contraction without
+its product, so that whole models can be evaluated. Float sums accumulate in float64 and round once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyinfer.ir import index as algebra
+from tinyinfer.ir.node import Node, topological_order
+from tinyinfer.ir.ops import ELEMENTWISE, REDUCE, reduce_identity
+from tinyinfer.ir.oracle_contraction import contract
+from tinyinfer.ir.oracle_view import read
+
+
+def evaluate(outputs: Sequence[Node], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The values of `outputs`, fresh C-contiguous arrays with the nodes' shapes and dtypes.
+
+    `feeds` maps the names of INPUT nodes to arrays of their shape and dtype. Raises KeyError for a missing
+    feed, ValueError for one of a wrong shape or dtype, and IndexError where a view reads outside its source.
+    """
+    order = _needed(outputs)
+    users = Counter(id(x) for current in order for x in _operands(current))
+    users.update(id(x) for x in outputs)
+    values: dict[int, np.ndarray] = {}
+    with np.errstate(all="ignore"):
+        for current in order:
+            operands = _operands(current)
+            values[id(current)] = _value(current, [values[id(x)] for x in operands], feeds)
+            for x in operands:
+                users[id(x)] -= 1
+                if not users[id(x)]:
+                    del values[id(x)]
+    return [_fresh(values[id(x)]) for x in outputs]
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The numpy dtype of an IR dtype name; bfloat16 and the float8 types come from `ml_dtypes`."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+
+
+def is_float(dtype: str) -> bool:
+    """Whether an IR dtype name is one of the float types."""
+    return "float" in dtype
+
+
+def _operands(current: Node) -> tuple[Node, ...]:
+    """The nodes whose values `current` is computed from: a contraction skips its product."""
+    if is_contraction(current):
+        return current.inputs[0].inputs
+    return current.inputs
+
+
+def is_contraction(current: Node) -> bool:
+    """Whether a node is a SUM of a MUL of numbers."""
+    return current.op == "SUM" and current.inputs[0].op == "MUL" and current.dtype != "bool"
+
+
+def _needed(outputs: Sequence[Node]) -> list[Node]:
+    """The nodes to compute, operands first; products that only contractions use are not among them."""
+    order = topological_order(outputs)
+    wanted = {id(x) for x in outputs}
+    needed = []
+    for current in reversed(order):
+        if id(current) in wanted:
+            needed.append(current)
+            wanted.update(id(x) for x in _operands(current))
+    return needed[::-1]
+
+
+def _fresh(value: np.ndarray) -> np.ndarray:
+    """A C-contiguous array that shares no memory with feeds and literals."""
+    owned = value.base is None and value.flags.c_contiguous and value.flags.writeable
+    return value if owned else np.array(value, order="C")
+
+
+def _value(current: Node, arrays: list[np.ndarray], feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+    op = current.op
+    if current.is_elementwise:
+        return _elementwise(current, arrays)
+    if op == "VIEW":
+        return read(arrays[0], current.attrs, current.shape, arrays[1:])
+    if op == "CONST":
+        return current.attrs.array.view()
+    if op == "INPUT":
+        return _fed(current, feeds)
+    if is_contraction(current):
+        return contract(arrays[0], arrays[1], current.attrs, numpy_dtype(current.dtype))
+    if current.is_reduce:
+        return _reduce(current, arrays[0])
+    if op == "IOTA":
+        return _positions(current)
+    if op == "CONCAT":
+        return np.concatenate(arrays, axis=current.attrs)
+    raise ValueError(f"the IR has no op {op}")
+
+
+def _fed(current: Node, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+    if current.attrs not in feeds:
+        raise KeyError(f"input {current.attrs!r} is not fed")
+    array = np.asarray(feeds[current.attrs])
+    if array.shape != current.shape or array.dtype.name != current.dtype:
+        raise ValueError(f"input {current.attrs!r} takes {current.dtype}{list(current.shape)}, "
+                         f"not {array.dtype.name}{list(array.shape)}")
+    return array.view()
+
+
+def _elementwise(current: Node, arrays: list[np.ndarray]) -> np.ndarray:
+    """The op on one copy of what all operands repeat (stride 0), repeated again."""
+    repeated = [all(x.strides[i] == 0 for x in arrays) and d > 1 for i, d in enumerate(current.shape)]
+    if any(repeated):
+        once = tuple(slice(0, 1) if r else slice(None) for r in repeated)
+        return np.broadcast_to(_computed(current, [x[once] for x in arrays]), current.shape)
+    return _computed(current, arrays)
+
+
+def _computed(current: Node, arrays: list[np.ndarray]) -> np.ndarray:
+    dtype = numpy_dtype(current.dtype)
+    if current.op == "CAST":
+        return convert(arrays[0], dtype)
+    if current.op == "BITCAST":
+        # a bool is one byte, but numpy reinterprets only arrays whose last axis is dense
+        return np.array(arrays[0], order="C").view(dtype)
+    if current.op == "MULACC" and is_float(current.dtype):
+        a, b, c = (x.astype(np.float64) for x in arrays)
+        return np.asarray(a * b + c).astype(dtype)
+    return np.asarray(ELEMENTWISE[current.op].numpy(*arrays)).astype(dtype, copy=False)
+
+
+def convert(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The CAST of an array.
+
+    Float to integer truncates, saturates at the integer's range and takes NaN to 0; anything to bool is
+    `x != 0`; integers wrap to narrower integers; the rest is numpy's conversion.
+    """
+    if dtype.kind == "b":
+        return np.asarray(x != 0)
+    if dtype.kind not in "iu" or not is_float(x.dtype.name):
+        return x.astype(dtype)
+    limits = np.iinfo(dtype)
+    wide = x.astype(np.float64)
+    low, high = wide <= limits.min, wide >= float(limits.max)
+    inside = np.where(low | high | np.isnan(wide), 0.0, np.trunc(wide)).astype(dtype)
+    return np.where(low, dtype.type(limits.min), np.where(high, dtype.type(limits.max), inside))
+
+
+def _reduce(current: Node, x: np.ndarray) -> np.ndarray:
+    ufunc = REDUCE[current.op][0]
+    dtype = numpy_dtype(current.dtype)
+    options: dict[str, Any] = {}
+    if current.op in ("SUM", "PROD"):
+        options["dtype"] = np.float64 if is_float(current.dtype) else dtype
+    elif not x.size:
+        options["initial"] = dtype.type(reduce_identity(current.op, current.dtype))
+    return np.asarray(ufunc.reduce(x, axis=current.attrs, **options)).astype(dtype, copy=False)
+
+
+def _positions(current: Node) -> np.ndarray:
+    rank = len(current.shape)
+
+    def values(atom: algebra.Atom) -> np.ndarray:
+        axis = next(i for i, a in enumerate(current.axes) if a == atom)
+        return np.arange(current.shape[axis]).reshape([-1 if i == axis else 1 for i in range(rank)])
+
+    result = np.asarray(algebra.evaluate(current.attrs, values)).astype(numpy_dtype(current.dtype))
+    return np.broadcast_to(result, current.shape)
