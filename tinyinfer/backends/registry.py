@@ -1,0 +1,103 @@
+"""Devices by name, loaded when first asked for. A new device is one row of `_DEVICES`."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Sequence
+
+from tinyinfer.backends.base import Device
+
+_DEVICES = {
+    "CPU": ("tinyinfer.backends.cpu.device", "CpuDevice"),
+    "REFERENCE": ("tinyinfer.backends.reference.device", "ReferenceDevice"),
+}
+
+_SUFFIX = "ExecutionProvider"
+_LOADED: dict[str, Device] = {}
+_LOCK = threading.Lock()
+
+
+def device_names() -> list[str]:
+    """Every device that this version has code for, best first, whether or not the machine has it."""
+    return list(_DEVICES)
+
+
+def available_devices() -> list[str]:
+    """The devices that can be used on this machine, best first."""
+    return [name for name in _DEVICES if unavailable_reason(name) is None]
+
+
+def unavailable_reason(name: str) -> str | None:
+    """None if device `name` can be used here, else why not, in words."""
+    try:
+        return _load(name).available()
+    except ImportError as error:
+        return f"its code cannot be loaded: {error}"
+
+
+def canonical_name(name: str) -> str:
+    """A device's own name: upper case, and onnxruntime's "CPUExecutionProvider" is "CPU"."""
+    short = name[: -len(_SUFFIX)] if name.endswith(_SUFFIX) else name
+    return short.upper()
+
+
+def find_device(name: str) -> Device:
+    """The device `name` (any case, or onnxruntime's provider name); ValueError listing the devices if it
+    cannot be.
+    """
+    wanted = canonical_name(name)
+    if wanted not in _DEVICES:
+        raise ValueError(f"unknown device {name!r}; available here: {', '.join(available_devices())}")
+    reason = unavailable_reason(wanted)
+    if reason is not None:
+        raise ValueError(
+            f"device {wanted} cannot be used: {reason}; available here: {', '.join(available_devices())}"
+        )
+    return _load(wanted)
+
+
+def first_available(names: Sequence[str]) -> Device:
+    """The first of `names` that can be used here; only devices that are named are tried.
+
+    ValueError if none can be used, or if a name is unknown. onnxruntime's provider names that have no device
+    here are passed over like absent devices, so that ["CUDAExecutionProvider", "CPUExecutionProvider"] means
+    the CPU.
+    """
+    problems = []
+    for name in names:
+        try:
+            return find_device(name)
+        except ValueError as error:
+            if canonical_name(name) not in _DEVICES and not name.endswith(_SUFFIX):
+                raise
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    raise ValueError(
+        f"none of {', '.join(names)} can be used; available here: {', '.join(available_devices())}"
+    )
+
+
+def get_available_providers() -> list[str]:
+    """Names of the devices that can be used here, best first."""
+    return available_devices()
+
+
+def get_all_providers() -> list[str]:
+    """Names of all devices that this version has code for."""
+    return device_names()
+
+
+def get_device() -> str:
+    """The name of the device that a session without `providers` runs on."""
+    return next(iter(available_devices()), "CPU")
+
+
+def _load(name: str) -> Device:
+    with _LOCK:
+        device = _LOADED.get(name)
+        if device is None:
+            module, factory = _DEVICES[name]
+            device = _LOADED[name] = getattr(importlib.import_module(module), factory)()
+        return device

@@ -1,0 +1,85 @@
+"""What a model says of itself: its inputs and outputs with their types, and its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Dimension = int | str | None
+"""A size, a symbol that stands for one, or None where the model says nothing."""
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output: `type` is ONNX's spelling ("tensor(float)"), `shape` a list of int, symbol, or
+    None.
+    """
+
+    name: str
+    type: str
+    shape: list[Dimension]
+
+    def __str__(self) -> str:
+        return f"NodeArg(name={self.name!r}, type={self.type!r}, shape={self.shape!r})"
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """The descriptive fields of an ONNX model; `version` is its `model_version`."""
+
+    producer_name: str = ""
+    graph_name: str = ""
+    domain: str = ""
+    description: str = ""
+    graph_description: str = ""
+    version: int = 0
+    custom_metadata_map: dict[str, str] = field(default_factory=dict)
+
+
+_ONNX_TYPE = {
+    "float32": "float",
+    "float64": "double",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "bool": "bool",
+    "int8": "int8",
+    "int16": "int16",
+    "int32": "int32",
+    "int64": "int64",
+    "uint8": "uint8",
+    "uint16": "uint16",
+    "uint32": "uint32",
+    "uint64": "uint64",
+    "complex64": "complex64",
+    "complex128": "complex128",
+}
+
+
+def tensor_type(dtype: str | np.dtype) -> str:
+    """ONNX's spelling of a tensor's type: "tensor(float)" for float32; strings of any kind are
+    "tensor(string)".
+    """
+    if isinstance(dtype, np.dtype):
+        dtype = "string" if dtype.kind in "OSU" else dtype.name
+    return f"tensor({_ONNX_TYPE.get(dtype, dtype)})"
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The numpy dtype with this name, also of the small types that numpy itself lacks (bfloat16, float8,
+    int4).
+    """
+    if name in ("string", "str"):
+        return np.dtype(object)
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+
+
+def format_shape(shape: Sequence[Dimension]) -> str:
+    """A shape for people: [1, 3, height, ?]."""
+    return "[" + ", ".join("?" if d is None else str(d) for d in shape) + "]"
