@@ -1,8 +1,8 @@
 """Compiled kernels kept on disk, addressed by what made them.
 
-One file an entry: a header with magic, payload length and checksum, then the object. Files appear by renaming, so
-that any number of processes may share a folder. A file that is short, changed or unreadable counts as missing and is
-written anew; a folder that cannot be written means no caching, never an error.
+One file an entry: a header with magic, payload length and checksum, then the object. Files appear by
+renaming, so that any number of processes may share a folder. A file that is short, changed or unreadable
+counts as missing and is written anew; a folder that cannot be written means no caching, never an error.
 """
 
 from __future__ import annotations

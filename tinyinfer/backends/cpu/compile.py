@@ -1,4 +1,4 @@
-"""LLVM IR text to object code: the pass pipeline, and compiling many kernels at once through the cache on disk."""
+"""LLVM IR text to object code: the pass pipeline, and compiling many kernels through the cache on disk."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinyinfer.backends.cpu.target import CpuTarget
+from tinyinfer.errors import EPFail
 
 if TYPE_CHECKING:
     from tinyinfer.backends.cpu.cache import KernelCache
@@ -24,13 +25,14 @@ PASSES = (
     "simplify_cfg",
     "dead_code_elimination",
 )
-"""The whole middle end. The text already has its vectors, fused multiply-adds and unrolled tiles, so nothing here
-unrolls, vectorises or turns loops into library calls. Register allocation and scheduling follow in the back end."""
+"""The whole middle end. The text already has its vectors, fused multiply-adds and unrolled tiles, so nothing
+here unrolls, vectorises or turns loops into library calls. Register allocation and scheduling follow in the
+back end."""
 
 Progress = Callable[[int, int], None]
 
 
-class KernelCompileError(RuntimeError):
+class KernelCompileError(EPFail):
     """LLVM refused a kernel's text; the message names the kernel and says why."""
 
 
@@ -63,7 +65,7 @@ def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
 
     machine = _target_machine(target)
     try:
-        # a context of its own: types and constants of one kernel must not pile up in the process's global context
+        # a context of its own: one kernel's types and constants must not pile up in the process's global one
         module = llvm.parse_assembly(text, llvm.create_context())
         module.triple = target.triple
         module.data_layout = str(machine.target_data)
@@ -97,7 +99,7 @@ def assembly(text: str, target: CpuTarget) -> str:
 
 
 def object_key(key: str, target: CpuTarget) -> str:
-    """Name of a kernel's object in the cache: the kernel's key, the target, the compiler's version and the passes."""
+    """A kernel's name in the cache: hash of its key, the target, the compiler's version and the passes."""
     import llvmlite
 
     parts = (key, target.key(), llvmlite.__version__, PASSES)
@@ -111,10 +113,11 @@ def compile_kernels(
     cache: KernelCache | None = None,
     progress: Progress | None = None,
 ) -> dict[str, bytes]:
-    """Object code by `KernelSource.key`. Equal keys are compiled once; what `cache` holds is not compiled at all.
+    """Object code by `KernelSource.key`. Equal keys are compiled once, what `cache` holds not at all.
 
-    With several threads and enough to do, worker processes share the compiling with this one. `progress` is called
-    from this thread with (done, total) over distinct kernels. Raises KernelCompileError naming the kernel.
+    With several threads and enough to do, worker processes share the compiling with this one. `progress` is
+    called from this thread with (done, total) over distinct kernels. Raises KernelCompileError naming the
+    kernel.
     """
     distinct = {source.key: source for source in sources}
     names = {key: object_key(key, target) for key in distinct}

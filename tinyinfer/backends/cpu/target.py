@@ -11,8 +11,9 @@ from functools import lru_cache
 class CpuTarget:
     """One CPU that code is made for.
 
-    `triple`, `cpu` and `features` are LLVM's; `lanes` counts the float32 lanes of the widest vector, `registers` the
-    vector registers of that width, and `fma` says whether a fused multiply-add is one instruction.
+    `triple`, `cpu` and `features` are LLVM's; `lanes` counts the float32 lanes of the widest vector,
+    `registers` the vector registers of that width, and `fma` says whether a fused multiply-add is one
+    instruction.
     """
 
     triple: str
@@ -39,7 +40,8 @@ class CpuTarget:
 def make_target(triple: str, cpu: str, features: str) -> CpuTarget:
     """The target of LLVM's `triple`, `cpu` name and feature string ("+avx2,-avx512f"; later entries win).
 
-    LLVM's preference for 256-bit vectors on some AVX-512 CPUs is switched off: explicit 512-bit vectors stay whole.
+    LLVM's preference for 256-bit vectors on some AVX-512 CPUs is switched off: explicit 512-bit vectors stay
+    whole.
     """
     features = features.replace("+prefer-256-bit", "-prefer-256-bit")
     state = {entry[1:]: entry[0] == "+" for entry in features.split(",") if entry}
@@ -81,7 +83,7 @@ _NAMED = {
 
 
 def named_target(name: str, system: str | None = None) -> CpuTarget:
-    """A target by name, for code that runs elsewhere: "host" or a row of the table above ("aarch64", "x86_64-v3").
+    """A target by name, for code that runs elsewhere: "host" or a row of the table above ("aarch64").
 
     `system` is "linux", "darwin" or "win32" and defaults to this one. Raises ValueError for an unknown name.
     """
@@ -90,5 +92,6 @@ def named_target(name: str, system: str | None = None) -> CpuTarget:
     if name not in _NAMED:
         raise ValueError(f"unknown CPU target {name!r}; known are {', '.join(['host', *_NAMED])}")
     architecture, cpu, features = _NAMED[name]
-    suffix = {"darwin": "apple-macosx", "win32": "pc-windows-msvc"}.get(system or sys.platform, "unknown-linux-gnu")
+    vendors = {"darwin": "apple-macosx", "win32": "pc-windows-msvc"}
+    suffix = vendors.get(system or sys.platform, "unknown-linux-gnu")
     return make_target(f"{architecture}-{suffix}", cpu, features)

@@ -1,8 +1,8 @@
 """Worker processes that compile kernels.
 
-llvmlite holds one lock over all of LLVM, so threads cannot compile at the same time. These are plain subprocesses
-with a protocol of their own on stdin and stdout, not `multiprocessing`: that would run a user's script again where
-it has no main guard. Messages are a little-endian uint32 length and that many bytes:
+llvmlite holds one lock over all of LLVM, so threads cannot compile at the same time. These are plain
+subprocesses with a protocol of their own on stdin and stdout, not `multiprocessing`: that would run a user's
+script again where it has no main guard. Messages are a little-endian uint32 length and that many bytes:
 
     child → parent   READY
     parent → child   the target, as JSON
@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Union
+from typing import IO, TypeAlias
 
 from tinyinfer.backends.cpu.compile import KernelCompileError, compile_object
 from tinyinfer.backends.cpu.target import CpuTarget
@@ -58,7 +58,7 @@ def _receive(stream: IO[bytes]) -> bytes | None:
     return data if len(data) == size else None
 
 
-_Result = Union[bytes, KernelCompileError]
+_Result: TypeAlias = "bytes | KernelCompileError"
 
 
 class WorkerPool:
@@ -76,7 +76,8 @@ class WorkerPool:
         self._children: list[subprocess.Popen[bytes]] = []
         self._changed = threading.Condition()
         self._threads = [
-            threading.Thread(target=self._serve, name=f"tinyinfer-compile-{i}", daemon=True) for i in range(processes)
+            threading.Thread(target=self._serve, name=f"tinyinfer-compile-{i}", daemon=True)
+            for i in range(processes)
         ]
         for thread in self._threads:
             thread.start()
@@ -158,7 +159,7 @@ class WorkerPool:
                 if reply[:1] == b"0":
                     self._results.put((key, reply[1:]))
                 else:
-                    self._results.put((key, KernelCompileError(f"{name}: {reply[1:].decode(errors='replace')}")))
+                    self._results.put((key, KernelCompileError(f"{name}: {reply[1:].decode()}")))
         except (OSError, ValueError):
             pass
         finally:

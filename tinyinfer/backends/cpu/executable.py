@@ -1,0 +1,217 @@
+"""A plan made runnable on the CPU of this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import statistics
+import threading
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyinfer.backends.base import LaunchTime
+from tinyinfer.backends.cpu.cache import KernelCache
+from tinyinfer.backends.cpu.compile import Progress, compile_kernels
+from tinyinfer.backends.cpu.driver import driver_text
+from tinyinfer.backends.cpu.loader import load
+from tinyinfer.backends.cpu.system import ALIGNMENT, Block, system_functions
+from tinyinfer.backends.cpu.tables import Tables
+from tinyinfer.backends.cpu.target import CpuTarget
+from tinyinfer.backends.cpu.threads import Workers, default_threads
+from tinyinfer.config import cache_directory
+from tinyinfer.runtime.plan import KernelSource, Plan, TensorSpec
+from tinyinfer.runtime.signature import numpy_dtype
+
+_SKEW = 5 * ALIGNMENT
+"""Distance between parameters: arrays whose size is a multiple of 4 KiB must not all start at the same offset
+of a page, where their lines would compete for the same sets of the first-level cache."""
+
+_Entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+_ProfileEntry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+_WorkerEntry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class _Native:
+    """Everything that native code touches: code, tables, arena, parameters and worker threads.
+
+    Threads and finalizers hold this object, not the executable, so that dropping the executable stops the
+    threads.
+    """
+
+    def __init__(self, plan: Plan, target: CpuTarget, threads: int, cache: KernelCache, progress: Progress |
+    None):
+        self.system = system_functions()
+        driver = KernelSource(f"driver/{driver_text(target)}", "tinyinfer_run", lambda: driver_text(target))
+        sources = {source.key: source for source in (driver, *(launch.kernel for launch in plan.launches))}
+        objects = compile_kernels(list(sources.values()), target, threads, cache, progress)
+        numbers = {key: number for number, key in enumerate(sources)}
+        names = [source.name for source in sources.values()]
+        self.code = load([objects[key] for key in sources], names, target)
+        functions = [
+            self.code.address(numbers[launch.kernel.key], launch.kernel.name) for launch in plan.launches
+        ]
+
+        self.arena = Block(plan.arena_bytes)
+        parameters = self._copy_parameters(plan)
+        self.tables = Tables(
+            plan.launches, functions, self.arena.address, parameters, len(plan.inputs), threads, self.system
+        )
+        symbol = self.code.address
+        self.context = self.tables.address
+        self.run = _Entry(symbol(0, "tinyinfer_run"))
+        self.profile = _ProfileEntry(symbol(0, "tinyinfer_profile"))
+        worker = _WorkerEntry(symbol(0, "tinyinfer_worker"))
+        stop = _WorkerEntry(symbol(0, "tinyinfer_stop"))
+        context = self.context
+        self.workers = Workers(
+            lambda: worker(context), lambda: stop(context), threads - 1 if self.tables.parallel else 0
+        )
+        self.lock = threading.Lock()
+        self.closed = False
+
+    def _copy_parameters(self, plan: Plan) -> list[int]:
+        """One block for all parameters; the plan then holds views of it, so that nothing is in memory twice.
+        """
+        offsets = []
+        end = 0
+        for parameter in plan.parameters:
+            offsets.append(-(-end // ALIGNMENT) * ALIGNMENT)
+            end = offsets[-1] + parameter.nbytes + _SKEW
+        self.parameters = Block(end)
+        for number, offset in enumerate(offsets):
+            given = plan.parameters[number]
+            view = self.parameters.view(offset, given.shape, given.dtype)
+            view[...] = given
+            view.flags.writeable = False
+            plan.parameters[number] = view
+        return [self.parameters.address + offset for offset in offsets]
+
+    def close(self) -> None:
+        with self.lock:
+            self.closed = True
+            if not self.workers.stop():
+                _STRANDED.append(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+        self.workers.forget()
+        self.tables.reset()
+
+
+_STRANDED: list[_Native] = []
+"""Kept for ever, because a thread that did not end may still be in its code."""
+
+_ALIVE: weakref.WeakSet[_Native] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for native in list(_ALIVE):
+        native.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class CpuExecutable:
+    """`backends.base.Executable` for the CPU: the plan's kernels as native code, with its arena and
+    parameters.
+
+    `threads` counts the calling thread; 0 means one a core. Worker threads start with the first run that can
+    use them. The plan's parameters become read-only views of the executable's own copy. Raises
+    KernelCompileError where LLVM refuses a kernel, and OSError where the system has no memory for code.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        target: CpuTarget,
+        threads: int = 0,
+        cache: KernelCache | None = None,
+        progress: Progress | None = None,
+    ):
+        self.inputs: list[TensorSpec] = list(plan.inputs)
+        self.outputs: list[TensorSpec] = list(plan.outputs)
+        self.peak_bytes: int = plan.peak_bytes
+        self.threads = threads if threads > 0 else default_threads()
+        self._launches = list(plan.launches)
+        self._stages = dict(plan.stages)
+        cache = cache if cache is not None else KernelCache(cache_directory())
+        self._native = _Native(plan, target, self.threads, cache, progress)
+        _ALIVE.add(self._native)
+        self._finalizer = weakref.finalize(self, self._native.close)
+        self._sizes = [
+            int(np.prod(spec.shape, dtype=np.int64)) * numpy_dtype(spec.dtype).itemsize for spec in
+            self.inputs
+        ]
+        self._results = [(spec.shape, numpy_dtype(spec.dtype)) for spec in self.outputs]
+        self._io = (ctypes.c_void_p * max(1, len(self.inputs) + len(self.outputs)))()
+        self._io_address = ctypes.addressof(self._io)
+
+    def run(self, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """New outputs for feeds with exactly the shapes and dtypes of `inputs`, C-contiguous, in that order.
+
+        Callers on several threads take turns. Raises ValueError for a feed of another size or layout and
+        RuntimeError after `close`.
+        """
+        self._check(feeds)
+        outputs = [np.empty(shape, dtype) for shape, dtype in self._results]
+        native = self._native
+        with native.lock:
+            self._prepare(feeds, outputs)
+            native.run(native.context, self._io_address)
+        return outputs
+
+    def profile(self, feeds: Sequence[np.ndarray], runs: int = 10) -> list[LaunchTime]:
+        """Median seconds of each launch over `runs` runs, on all threads, each launch after the one before.
+        """
+        self._check(feeds)
+        outputs = [np.empty(shape, dtype) for shape, dtype in self._results]
+        stamps = np.zeros((max(1, runs), len(self._launches) + 1), np.int64)
+        native = self._native
+        for row in stamps:
+            with native.lock:
+                self._prepare(feeds, outputs)
+                native.profile(native.context, self._io_address, row.ctypes.data)
+        columns = np.diff(stamps, axis=1).T.tolist()
+        return [
+            LaunchTime(
+                launch.title or launch.kernel.name,
+                launch.origin,
+                statistics.median(column) * 1e-9,
+                launch.flops,
+                launch.bytes,
+            )
+            for launch, column in zip(self._launches, columns)
+        ]
+
+    def stages(self) -> dict[str, str]:
+        """The text of every compiler stage, by name, in order."""
+        return {name: text() for name, text in self._stages.items()}
+
+    def close(self) -> None:
+        """End the worker threads and give up the memory; later runs raise RuntimeError."""
+        self._finalizer()
+
+    def _check(self, feeds: Sequence[np.ndarray]) -> None:
+        if len(feeds) != len(self._sizes):
+            raise ValueError(f"{len(self._sizes)} inputs are needed, not {len(feeds)}")
+        for number, (feed, size) in enumerate(zip(feeds, self._sizes)):
+            # native code reads exactly this many bytes from the array's start
+            if not isinstance(feed, np.ndarray) or feed.nbytes != size or not feed.flags.c_contiguous:
+                name = self.inputs[number].name
+                raise ValueError(f"input {name!r} must be a C-contiguous array of {size} bytes")
+
+    def _prepare(self, feeds: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Addresses for the driver, and worker threads; the lock is held."""
+        native = self._native
+        if native.closed:
+            raise RuntimeError("the executable is closed")
+        if not native.workers.started:
+            native.workers.start()
+        if native.tables.data_offset:
+            self._io[:] = [*map(id, feeds), *map(id, outputs)]
+        else:
+            self._io[:] = [array.__array_interface__["data"][0] for array in (*feeds, *outputs)]

@@ -1,0 +1,119 @@
+"""The tables in memory that the driver walks, made from a plan; `driver` documents their fields."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinyinfer.backends.cpu import driver
+from tinyinfer.backends.cpu.system import Block, SystemFunctions
+from tinyinfer.runtime.plan import Launch
+
+IDLE_NANOSECONDS = 80_000
+"""How long a worker looks for the next run before it sleeps: longer than a caller needs between two runs,
+shorter than anybody notices in a processor's load."""
+SPINS = 1000
+"""Pauses in a wait within a run before the thread offers its core to others."""
+
+
+def array_data_offset() -> int:
+    """Where CPython's ndarray object keeps its data pointer (first field after the object's head), or 0 where
+    this interpreter or numpy does it differently. Reading it natively is some 30 times faster than asking the
+    array."""
+    if sys.implementation.name != "cpython":
+        return 0
+    offset = object.__basicsize__
+    for sample in (np.empty(3, np.float32), np.empty((2, 5), np.int64)[:, ::2], np.empty(())):
+        if ctypes.c_void_p.from_address(id(sample) + offset).value != sample.ctypes.data:
+            return 0
+    return offset
+
+
+class Tables:
+    """Context, launch records, counters, patches and argument tables of one plan, in one block of memory.
+
+    `functions` are the addresses of the launches' kernels, `arena` and `parameters` those of the buffers,
+    `inputs` says how many arrays are fed, and `threads` counts the caller's.
+    """
+
+    def __init__(
+        self,
+        launches: Sequence[Launch],
+        functions: Sequence[int],
+        arena: int,
+        parameters: Sequence[int],
+        inputs: int,
+        threads: int,
+        system: SystemFunctions,
+    ):
+        count = len(launches)
+        records_at = driver.CONTEXT_BYTES
+        counters_at = records_at + count * driver.RECORD
+        arguments_at = counters_at + count * driver.COUNTER
+        pointers = sum(len(launch.arguments) for launch in launches)
+        patched = sum(ref.space in ("input", "output") for launch in launches for ref in launch.arguments)
+        patches_at = arguments_at + 8 * pointers
+        self.block = Block(patches_at + patched * driver.PATCH)
+        self.address = self.block.address
+        self._counters = self._words(counters_at, count * driver.COUNTER)
+        arguments = self._words(arguments_at, 8 * pointers)
+        patches = self._words(patches_at, patched * driver.PATCH).reshape(patched, 3)
+        records = self._words(records_at, count * driver.RECORD).reshape(count, driver.RECORD // 8)
+
+        total = place = patch = 0
+        for number, launch in enumerate(launches):
+            at = self.address + arguments_at + 8 * place
+            before, total = total, total + launch.chunks
+            counter = self.address + counters_at + number * driver.COUNTER
+            needed = before if launch.waits else 0
+            records[number, :6] = functions[number], at, launch.chunks, needed, total, counter
+            for ref in launch.arguments:
+                if ref.space == "arena":
+                    arguments[place] = arena + ref.offset
+                elif ref.space == "parameter":
+                    arguments[place] = parameters[ref.number] + ref.offset
+                elif ref.space in ("input", "output"):
+                    which = ref.number + (inputs if ref.space == "output" else 0)
+                    patches[patch] = which, ref.offset, self.address + arguments_at + 8 * place
+                    patch += 1
+                else:
+                    raise ValueError(f"unknown buffer space {ref.space!r}")
+                place += 1
+        self.parallel = threads > 1 and any(launch.chunks > 1 for launch in launches)
+        self.data_offset = array_data_offset()
+        self._set(
+            {
+                driver.LAUNCHES: self.address + records_at,
+                driver.COUNT: count,
+                driver.PATCHES: self.address + patches_at,
+                driver.PATCH_COUNT: patched,
+                driver.TOTAL: total,
+                driver.PARALLEL: int(self.parallel),
+                driver.SYSCALL: system.syscall,
+                driver.FUTEX: system.futex,
+                driver.CLOCK: system.clock,
+                driver.CLOCK_ID: system.monotonic,
+                driver.YIELD: system.relinquish,
+                driver.SLEEP: system.sleep,
+                driver.IDLE: IDLE_NANOSECONDS,
+                driver.SPINS: SPINS,
+                driver.DATA: self.data_offset,
+            }
+        )
+
+    def reset(self) -> None:
+        """As before the first run. No thread may be in the driver."""
+        self._counters[:] = 0
+        self._set({at: 0 for at in (driver.GENERATION, driver.STOP, driver.DONE, driver.FRONT,
+        driver.SLEEPERS)})
+
+    def _set(self, values: dict[int, int]) -> None:
+        words = self._words(0, driver.CONTEXT_BYTES)
+        for offset, value in values.items():
+            words[offset // 8] = value
+
+    def _words(self, offset: int, size: int) -> np.ndarray:
+        return self.block.view(offset, (size // 8,), np.dtype(np.int64))
