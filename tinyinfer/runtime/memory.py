@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 
 Lifetime = tuple[int, int, int]
-"""(first step, last step, bytes) of a buffer: it holds data from the start of `first` to the end of `last`."""
+"""(first step, last step, bytes) of a buffer: alive from the start of `first` to the end of `last`."""
 
 
 def lower_bound(lifetimes: Iterable[Lifetime], alignment: int = 64) -> int:
