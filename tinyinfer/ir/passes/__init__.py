@@ -1,0 +1,48 @@
+"""Named rewrites, Graph → Graph. They know the three kinds of op and no ONNX operator, device or schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinyinfer.config import verify_each_stage
+from tinyinfer.ir.node import Graph
+from tinyinfer.ir.passes.affine import fold_affine
+from tinyinfer.ir.passes.fold import fold_constants
+from tinyinfer.ir.passes.multiply_add import fuse_multiply_add
+from tinyinfer.ir.passes.simplify import simplify
+
+PASSES: dict[str, Callable[[Graph], Graph]] = {
+    "fold_constants": fold_constants,
+    "simplify": simplify,
+    "fold_affine": fold_affine,
+}
+"""Passes that run in this order until none of them changes the graph."""
+
+LAST_PASSES: dict[str, Callable[[Graph], Graph]] = {"fuse_multiply_add": fuse_multiply_add}
+"""Passes whose results the others do not look into; they run once."""
+
+MAX_ROUNDS = 8
+
+
+def optimize(graph: Graph) -> Graph:
+    """The graph after all passes: the same values up to the rounding that each rule states, fewer nodes.
+
+    Inputs, output names, shapes and dtypes stay; origins of replaced nodes are joined.
+    """
+    for _ in range(MAX_ROUNDS):
+        before = graph
+        for name, run in PASSES.items():
+            graph = _checked(name, run(graph))
+        if graph is before:
+            break
+    for name, run in LAST_PASSES.items():
+        graph = _checked(name, run(graph))
+    return graph
+
+
+def _checked(name: str, graph: Graph) -> Graph:
+    if verify_each_stage():
+        from tinyinfer.ir.verify import verify
+
+        verify(graph, stage=name)
+    return graph
