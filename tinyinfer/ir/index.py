@@ -42,11 +42,11 @@ class Atom:
 class Axis(Atom):
     """A loop axis: the integers `0 … size - 1`."""
 
-    __slots__ = ("size",)
+    __slots__ = ("name", "size")
 
     def __init__(self, name: str, size: int):
         super().__init__(name, 0, max(size - 1, 0))
-        self.size = size
+        self.name, self.size = name, size
 
 
 class Slot(Atom):
@@ -57,6 +57,13 @@ class Slot(Atom):
     def __init__(self, number: int, lo: int, hi: int, payload: Any = None, text: str | None = None):
         super().__init__(text or f"@{number}", lo, hi)
         self.number, self.payload = number, payload
+        self._hash = hash((self.text, lo, hi, id(payload)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) and self.payload is other.payload  # type: ignore[attr-defined]
 
 
 class FloorDiv(Atom):

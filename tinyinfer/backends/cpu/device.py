@@ -1,0 +1,55 @@
+"""The CPU device: plans printed as LLVM IR for this machine and run by native threads."""
+
+from __future__ import annotations
+
+import os
+
+from tinyinfer.backends.base import Executable
+from tinyinfer.backends.cpu.llvm_contraction import ContractionPrinter
+from tinyinfer.backends.cpu.llvm_halo import HaloRegion, print_halo
+from tinyinfer.backends.cpu.llvm_map import MapPrinter
+from tinyinfer.backends.cpu.target import CpuTarget, host_target
+from tinyinfer.config import CompileOptions
+from tinyinfer.ir.node import Graph
+from tinyinfer.kernels.nest import LoopNest
+from tinyinfer.kernels.physical import ContractionNest
+from tinyinfer.kernels.plan import build_plan
+from tinyinfer.kernels.schedule import ContractionSchedule, MachineModel
+from tinyinfer.kernels.schedule_map import MapSchedule
+
+ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }'
+
+
+class LlvmPrinter:
+    """Prints scheduled kernels as LLVM modules for vectors of `target.lanes` floats."""
+
+    def __init__(self, target: CpuTarget):
+        self.machine = MachineModel(target.lanes, target.registers)
+
+    def contraction(self, name: str, nest: ContractionNest, schedule: ContractionSchedule) -> str:
+        return f"{ContractionPrinter(name, nest, schedule).text()}\n{ATTRIBUTES}\n"
+
+    def map(self, name: str, nest: LoopNest, schedule: MapSchedule) -> str:
+        return f"{MapPrinter(name, nest, schedule).text()}\n{ATTRIBUTES}\n"
+
+    def halo(self, name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool) -> str:
+        return f"{print_halo(name, regions, dtype, fill, self.machine.lanes)}\n{ATTRIBUTES}\n"
+
+
+class CpuDevice:
+    """The processor that this process runs on."""
+
+    name = "CPU"
+
+    def available(self) -> str | None:
+        """None: there is always a CPU."""
+        return None
+
+    def compile(self, graph: Graph, options: CompileOptions, threads: int) -> Executable:
+        """Optimise, plan and compile `graph` for `threads` threads (0: all cores)."""
+        from tinyinfer.backends.cpu.executable import CpuExecutable
+        from tinyinfer.ir.passes import optimize
+
+        target = host_target()
+        plan = build_plan(optimize(graph), LlvmPrinter(target), options)
+        return CpuExecutable(plan, target, threads or os.cpu_count() or 1)

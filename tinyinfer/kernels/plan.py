@@ -1,0 +1,262 @@
+"""From a graph to a plan: assignment of buffers, loop nests, schedules, launches, and the arena.
+
+A device hands in a `KernelPrinter`, which turns scheduled nests into its own source text; all else is common.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tinyinfer.backends.cpu.llvm_halo import HaloRegion
+from tinyinfer.config import CompileOptions
+from tinyinfer.ir.index import Axis
+from tinyinfer.ir.node import Graph
+from tinyinfer.kernels.assign import assign
+from tinyinfer.kernels.contraction import Contraction
+from tinyinfer.kernels.expression import walk
+from tinyinfer.kernels.layout import Buffer
+from tinyinfer.kernels.nest import LoopNest, free_axes, merge_axes
+from tinyinfer.kernels.physical import (
+    ContractionNest,
+    PackedConstant,
+    PhysicalKernel,
+    build_contraction,
+    merge_contraction,
+    pack_constants,
+    to_physical,
+)
+from tinyinfer.kernels.schedule import (
+    ContractionSchedule,
+    MachineModel,
+    pick_vectors,
+    schedule_contraction,
+)
+from tinyinfer.kernels.schedule_map import MapSchedule, expression_weight, reduce_steps, schedule_map
+from tinyinfer.runtime.memory import pack
+from tinyinfer.runtime.plan import BufferRef, KernelSource, Launch, Plan, TensorSpec
+
+
+class KernelPrinter(Protocol):
+    """What a device adds: source text for each kind of scheduled kernel. The printed symbol is `name`."""
+
+    machine: MachineModel
+
+    def contraction(self, name: str, nest: ContractionNest, schedule: ContractionSchedule) -> str: ...
+
+    def map(self, name: str, nest: LoopNest, schedule: MapSchedule) -> str: ...
+
+    def halo(self, name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool) -> str: ...
+
+
+@dataclass
+class _Step:
+    """A launch before the arena has offsets."""
+
+    source: KernelSource
+    arguments: list[Buffer | PackedConstant]
+    chunks: int
+    title: str
+    origin: tuple[str, ...]
+    flops: int
+    bytes: int
+    stage: Callable[[], str]
+
+
+def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) -> Plan:
+    """The plan of a graph whose passes have run."""
+    assigned = assign(graph, options.fuse)
+    for buffer in assigned.buffers.values():
+        buffer.place()
+    steps: list[_Step] = []
+    haloed: set[Buffer] = set()
+    for lowered, contraction in zip(assigned.kernels, assigned.contractions):
+        owner = assigned.buffers[lowered.root].storage
+        if owner.has_halo and owner not in haloed:
+            haloed.add(owner)
+            steps.append(_halo_step(owner, printer))
+        physical = to_physical(lowered, assigned.buffers)
+        if contraction is not None:
+            steps.append(_contraction_step(physical, contraction, printer))
+        else:
+            steps.append(_map_step(physical, printer))
+    return _finish(graph, assigned.outputs, assigned.buffers, steps)
+
+
+@lru_cache(maxsize=1)
+def compiler_version() -> str:
+    """A digest of the compiler's own source: a changed compiler cannot meet a kernel that an older one made."""
+    digest = hashlib.sha256()
+    package = Path(__file__).resolve().parent.parent
+    for folder in ("kernels", "ir", "backends/cpu"):
+        for path in sorted((package / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _source(kind: str, description: str, make: Callable[[str], str]) -> KernelSource:
+    digest = hashlib.sha256(f"{compiler_version()}\n{description}".encode()).hexdigest()[:24]
+    name = f"{kind}_{digest[:12]}"
+    return KernelSource(digest, name, lambda: make(name))
+
+
+def _title(origin: frozenset[str], fallback: str) -> tuple[str, tuple[str, ...]]:
+    names = tuple(sorted(origin))
+    return (names[0] if len(names) == 1 else f"{names[0]} (+{len(names) - 1})") if names else fallback, names
+
+
+def _touched(arguments: list[Buffer | PackedConstant]) -> int:
+    """Bytes of all arguments once: the least traffic of a kernel."""
+    total = 0
+    for a in arguments:
+        if isinstance(a, Buffer):
+            total += a.nbytes
+        else:
+            total += prod(a.shape) * np.dtype(a.literal.dtype).itemsize
+    return total
+
+
+def _contraction_step(physical: PhysicalKernel, roles: Contraction, printer: KernelPrinter) -> _Step:
+    machine = printer.machine
+    rows = prod(a.size for a in roles.m)
+    vectors = pick_vectors(roles.vector.size, rows, machine)
+    nest = merge_contraction(build_contraction(physical, roles, vectors * machine.lanes))
+    schedule = schedule_contraction(nest, vectors, machine)
+    description = f"{nest.text()}\n{schedule}"
+    source = _source(f"contract_{schedule.name}", description, lambda name: printer.contraction(name, nest, schedule))
+    groups = prod(a.size for a in nest.groups)
+    flops = 2 * groups * rows * roles.vector.size * prod(a.size for a in roles.k)
+    title, origin = _title(physical.lowered.origin, "contraction")
+    return _Step(source, nest.physical.arguments, groups * schedule.row_blocks * schedule.column_blocks, title, origin,
+                 flops, _touched(nest.physical.arguments), lambda: description)
+
+
+def sorted_for_constants(nest: LoopNest, vector: Axis | None) -> list[Axis]:
+    """Axes in the order in which constants are laid out: root axes, reduce axes, the vectorised one last."""
+    reduced: list[Axis] = []
+    for e in walk(nest.body):
+        if e.op == "REDUCE":
+            reduced += [a for a in e.attrs[1] if a not in reduced]
+    order = [a for a in nest.axes if a is not vector] + reduced
+    return order if vector is None else [*order, vector]
+
+
+def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> _Step:
+    machine = printer.machine
+    first = schedule_map(physical.nest, machine.lanes, machine.registers)
+    physical = pack_constants(physical, sorted_for_constants(physical.nest, first.vector))
+    nest = merge_axes(physical.nest)
+    nest.axes = tuple(sorted(nest.axes, key=lambda a: -abs(nest.store.coefficient(a))))
+    schedule = schedule_map(nest, machine.lanes, machine.registers)
+    description = f"{nest.text()}\n{schedule}"
+    source = _source(f"map_{schedule.name}", description, lambda name: printer.map(name, nest, schedule))
+    title, origin = _title(physical.lowered.origin, physical.lowered.root.op.lower())
+    return _Step(source, physical.arguments, schedule.chunks, title, origin, _map_flops(nest),
+                 _touched(physical.arguments), lambda: description)
+
+
+def _map_flops(nest: LoopNest) -> int:
+    free = free_axes(nest.body)
+    total = prod(a.size for a in nest.axes) * expression_weight(nest.body)
+    for e in walk(nest.body):
+        if e.op == "REDUCE":
+            total += prod(a.size for a in free[id(e)]) * reduce_steps(e) * (1 + expression_weight(e.args[0]))
+    return total
+
+
+def _halo_step(buffer: Buffer, printer: KernelPrinter) -> _Step:
+    regions = tuple(halo_regions(buffer))
+    fill = buffer.fill if buffer.fill is not None else 0
+    dtype = buffer.value.dtype
+    description = f"halo {dtype} {fill!r} {regions}"
+    source = _source("halo", description, lambda name: printer.halo(name, regions, dtype, fill))
+    size = sum(r.length * prod(c for c, _ in r.loops) for r in regions) * buffer.itemsize
+    title, origin = _title(buffer.value.origin, "halo")
+    return _Step(source, [buffer], 1, f"halo of {title}", origin, 0, size, lambda: description)
+
+
+def halo_regions(buffer: Buffer) -> list[HaloRegion]:
+    """The halo of a buffer as disjoint runs: dimension by dimension, outer to inner."""
+    assert buffer.order is not None
+    regions = []
+    shape, halo, strides = buffer.value.shape, buffer.halo, buffer.strides
+    loops: list[tuple[int, int]] = []
+    start = 0
+    for d in buffer.order:
+        before, after = halo[d]
+        for first, count in ((0, before), (before + shape[d], after)):
+            if count:
+                regions.append(HaloRegion(start + first * strides[d], tuple(loops), count * strides[d]))
+        start += before * strides[d]
+        if shape[d] > 1:
+            loops.append((shape[d], strides[d]))
+    return regions
+
+
+def _finish(graph: Graph, outputs: dict, buffers: dict, steps: list[_Step]) -> Plan:
+    lifetimes: dict[Buffer, list[int]] = {}
+    for position, step in enumerate(steps):
+        for a in step.arguments:
+            if isinstance(a, Buffer) and a.storage.space == "arena":
+                span = lifetimes.setdefault(a.storage, [position, position])
+                span[1] = position
+    # vectors may be read past the last element of a buffer by less than one vector; the arena ends with room for that
+    offsets, total = pack([(first, last, b.nbytes) for b, (first, last) in lifetimes.items()])
+    place = dict(zip(lifetimes, offsets))
+    parameters: dict[PackedConstant, int] = {}
+    arrays: list[np.ndarray] = []
+    pending: list[tuple[Buffer, bool]] = []
+    launches = []
+    for step in steps:
+        refs = []
+        for a in step.arguments:
+            if isinstance(a, PackedConstant):
+                if a not in parameters:
+                    parameters[a] = len(arrays)
+                    arrays.append(a.array())
+                refs.append(BufferRef("parameter", parameters[a]))
+            elif a.space == "parameter":
+                whole = PackedConstant(a.value.attrs, a.value.shape, a.strides)
+                if whole not in parameters:
+                    parameters[whole] = len(arrays)
+                    arrays.append(whole.array())
+                refs.append(BufferRef("parameter", parameters[whole]))
+            elif a.space == "arena":
+                refs.append(BufferRef("arena", 0, place[a]))
+            else:
+                refs.append(BufferRef(a.space, a.number))
+        used = [(a, position == 0) for position, a in enumerate(step.arguments) if isinstance(a, Buffer)]
+        waits = any(_conflict(a, written, b, before, place) for a, written in used for b, before in pending)
+        if waits:
+            pending = []
+        pending += used
+        launches.append(Launch(step.source, tuple(refs), step.chunks, waits, step.title, step.origin, step.flops,
+                               step.bytes))
+    stages = {"kernels": lambda: "\n\n".join(
+        f"; {i}: {s.title}\n; kernel {s.source.name}, {s.chunks} chunks\n{s.stage()}" for i, s in enumerate(steps)),
+        "code": lambda: "\n\n".join({s.source.key: s.source.text() for s in steps}.values())}
+    return Plan(
+        [TensorSpec(name, n.shape, n.dtype) for name, n in graph.inputs.items()],
+        [TensorSpec(name, n.shape, n.dtype) for name, n in graph.outputs.items()],
+        launches, arrays, total, stages)
+
+
+def _conflict(a: Buffer, a_written: bool, b: Buffer, b_written: bool, place: dict[Buffer, int]) -> bool:
+    """Whether a launch that uses `a` must wait for an earlier one that uses `b`.
+
+    Two writers of one storage are parts of one concatenation, or its halo, and touch different elements.
+    """
+    if not (a_written or b_written):
+        return False
+    if a is b:
+        return a_written != b_written
+    if a in place and b in place:
+        return place[a] < place[b] + b.nbytes and place[b] < place[a] + a.nbytes
+    return False

@@ -1,0 +1,287 @@
+"""Schedules of kernels that are no register-tiled contraction: elementwise, pooling, depthwise, reductions, softmax.
+
+A map kernel runs over its root axes. Reductions that do not depend on all of them are *row statistics*: the axes that
+they do depend on become rows, they are computed once per row, and the other axes (columns) follow inside. One axis is
+vectorised: the one along which most of the memory traffic is contiguous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from tinyinfer.ir.index import Axis, Slot, atoms_of
+from tinyinfer.ir.ops import ELEMENTWISE
+from tinyinfer.kernels.expression import Expr, walk
+from tinyinfer.kernels.lower import walk_with_indices
+from tinyinfer.kernels.nest import LoopNest, free_axes
+
+CHUNK_CYCLES = 25_000
+MOST_CHUNKS = 32
+STRAIGHT_STEPS = 64
+"""Reductions of at most this many steps are unrolled whole."""
+
+STRAIGHT_WORK = 400
+"""Limit on the operations of one unrolled tile."""
+
+
+@dataclass(frozen=True)
+class MapSchedule:
+    """Cut of a map kernel.
+
+    `rows` and `columns` are the root axes in loop order, outer first. `vector` is the axis of lanes (None: scalar
+    stores), `vectors` how many vectors one step writes, `tile_axis`/`tile` the axis and number of neighbouring outputs
+    computed together, `parallel` how many leading loops chunks are taken from.
+    """
+
+    lanes: int
+    rows: tuple[Axis, ...]
+    columns: tuple[Axis, ...]
+    vector: Axis | None
+    vectors: int
+    tile_axis: Axis | None
+    tile: int
+    parallel: int
+    chunks: int
+
+    @property
+    def name(self) -> str:
+        """The schedule as a kernel's name spells it."""
+        tile = f"_t{self.tile}" if self.tile_axis is not None else ""
+        return f"v{self.vectors if self.vector is not None else 0}x{self.lanes}{tile}"
+
+
+def expression_weight(root: Expr) -> int:
+    """Rough cost of one evaluation in vector operations; reduced bodies count once."""
+    total = 0
+    for e in walk(root):
+        if e.op in ELEMENTWISE:
+            total += 14 if ELEMENTWISE[e.op].transcendental else 6 if e.op in ("DIV", "SQRT", "RECIP") else 1
+        elif e.op == "LOAD":
+            total += 1
+    return total
+
+
+def reduce_steps(e: Expr) -> int:
+    """Number of elements that one result of a REDUCE expression joins."""
+    total = 1
+    for a in e.attrs[1]:
+        total *= a.size
+    return total
+
+
+def stride_of(load: Expr, axis: Axis, free: dict[int, frozenset[Axis]]) -> int | None:
+    """Elements that a load's address moves per step of `axis`; None where that is not one number."""
+    address = load.attrs.address
+    for atom, _ in address.terms:
+        if atom == axis:
+            continue
+        if isinstance(atom, Slot):
+            if axis in free[id(atom.payload)]:
+                return None
+        elif axis in atoms_of_atom(atom):
+            return None
+    return address.coefficient(axis)
+
+
+def atoms_of_atom(atom) -> set:
+    inner = getattr(atom, "inner", None)
+    return atoms_of(inner) if inner is not None else {atom}
+
+
+@dataclass
+class _Traffic:
+    """One load or store: how often it happens, and inside which reduction."""
+
+    load: Expr | None
+    times: float
+    reduce: Expr | None
+
+
+def _traffic(nest: LoopNest, free: dict[int, frozenset[Axis]]) -> list[_Traffic]:
+    found: list[_Traffic] = []
+    root = 1
+    for a in nest.axes:
+        root *= a.size
+    seen: set[tuple[int, int]] = set()
+
+    def visit(e: Expr, times: float, inside: Expr | None) -> None:
+        if (id(e), id(inside)) in seen:
+            return
+        seen.add((id(e), id(inside)))
+        if e.op == "LOAD":
+            found.append(_Traffic(e, times, inside))
+            return
+        if e.op == "REDUCE":
+            rows = 1
+            for a in free[id(e)]:
+                rows *= a.size
+            visit(e.args[0], rows * reduce_steps(e), e)
+            return
+        for a in e.args:
+            visit(a, times, inside)
+
+    visit(nest.body, float(root), None)
+    return found
+
+
+def horizontal_axis(e: Expr, free: dict[int, frozenset[Axis]]) -> Axis | None:
+    """The reduce axis along which the loads of a reduction are contiguous, if any serves."""
+    best, best_score = None, 0.0
+    for a in e.attrs[1]:
+        score = 0.0
+        for load in walk(e.args[0]):
+            if load.op == "LOAD":
+                stride = stride_of(load, a, free)
+                score += 1 if stride == 1 else 0 if stride == 0 else -4
+        if a.size >= 4 and score > best_score:
+            best, best_score = a, score
+    return best
+
+
+def schedule_map(nest: LoopNest, lanes: int, registers: int) -> MapSchedule:
+    """The heuristic schedule of a map kernel whose axes are sorted by the stride of the store, largest first."""
+    free = free_axes(nest.body)
+    reduces = [e for e in walk_with_indices(nest.body) if e.op == "REDUCE"]
+    full = frozenset(nest.axes)
+    hoisted = [e for e in reduces if not full <= free[id(e)]]
+    traffic = _traffic(nest, free)
+    vector = _pick_vector(nest, free, reduces, traffic, lanes)
+    if vector is None:
+        rows, columns = nest.axes, ()
+    elif hoisted:
+        used = frozenset().union(*(free[id(e)] for e in hoisted))
+        rows = tuple(a for a in nest.axes if a in used)
+        columns = tuple(a for a in nest.axes if a not in used)
+    else:
+        rows, columns = nest.axes, ()
+    rows, columns = _vector_last(rows, vector), _vector_last(columns, vector)
+    straight = [e for e in reduces if full <= free[id(e)] and is_straight(e)]
+    weight = expression_weight(nest.body)
+    steps = max((reduce_steps(e) for e in straight), default=1)
+    vectors, tile_axis, tile = 1, None, 1
+    if vector is not None:
+        available = ceil(vector.size / lanes)
+        if straight:
+            tile_axis, tile = _pick_tile(nest, free, straight, vector, steps * weight, registers)
+            if tile_axis is not None:
+                rows = _swap_last(rows, tile_axis)
+            if tile < 2:
+                vectors = min(available, 2 if steps * weight <= STRAIGHT_WORK / 2 else 1)
+        elif reduces and not hoisted:
+            vectors = min(available, 4)
+        else:
+            vectors = min(available, 4 if weight <= 12 else 2 if weight <= 40 else 1)
+    order = (*rows, *columns)
+    work = _cycles(nest, reduces, free, traffic, weight, lanes)
+    wanted = int(max(1, min(MOST_CHUNKS, work / CHUNK_CYCLES)))
+    parallel, units = 0, 1
+    limit = len(rows)
+    if vector is not None and vector in rows and hoisted:
+        limit = len(rows)
+    while parallel < limit and units < wanted:
+        units *= loop_units(order[parallel], vector, vectors * lanes, tile_axis, tile)
+        parallel += 1
+    return MapSchedule(lanes, rows, columns, vector, vectors, tile_axis, tile, parallel, min(wanted, units))
+
+
+def loop_units(axis: Axis, vector: Axis | None, width: int, tile_axis: Axis | None, tile: int) -> int:
+    """Steps of the loop over an axis: whole vectors groups or tiles, the remainder counting as one."""
+    if axis is vector:
+        return ceil(axis.size / width)
+    if axis is tile_axis:
+        return ceil(axis.size / tile)
+    return axis.size
+
+
+def is_straight(e: Expr) -> bool:
+    """Whether a reduction is short enough to be unrolled whole."""
+    return reduce_steps(e) <= STRAIGHT_STEPS and reduce_steps(e) * expression_weight(e.args[0]) <= STRAIGHT_WORK
+
+
+def _vector_last(axes: tuple[Axis, ...], vector: Axis | None) -> tuple[Axis, ...]:
+    return (*(a for a in axes if a is not vector), vector) if vector in axes else axes  # type: ignore[arg-type]
+
+
+def _swap_last(rows: tuple[Axis, ...], last: Axis) -> tuple[Axis, ...]:
+    return (*(a for a in rows if a is not last), last)
+
+
+def _pick_vector(nest: LoopNest, free: dict[int, frozenset[Axis]], reduces: list[Expr], traffic: list[_Traffic],
+                 lanes: int) -> Axis | None:
+    """The root axis whose vectorisation makes memory traffic cheapest; None: reductions go along their own axes."""
+    total = 1.0
+    for a in nest.axes:
+        total *= a.size
+    horizontal = {id(e): horizontal_axis(e, free) for e in reduces}
+
+    def cost(vector: Axis | None) -> float:
+        fill = 1.0
+        if vector is not None:
+            fill = ceil(vector.size / lanes) * lanes / vector.size
+        result = 0.0
+        stored = nest.store.coefficient(vector) if vector is not None else None
+        result += total * (fill / lanes if stored == 1 else 1.3)
+        for t in traffic:
+            along, waste = vector, fill
+            if t.reduce is not None and (vector is None or vector not in free[id(t.reduce)]):
+                along = horizontal[id(t.reduce)]
+                waste = ceil(along.size / lanes) * lanes / along.size if along is not None else 1.0
+                # a horizontal sum costs about a dozen operations per result
+                rows = t.times / reduce_steps(t.reduce)
+                result += rows * 12 / lanes
+            if along is None:
+                result += t.times
+                continue
+            stride = stride_of(t.load, along, free)  # type: ignore[arg-type]
+            result += t.times * (waste / lanes if stride in (0, 1) else 1.2)
+        return result
+
+    candidates: list[Axis | None] = [a for a in reversed(nest.axes)]
+    candidates.append(None)
+    return min(candidates, key=cost)
+
+
+def _pick_tile(nest: LoopNest, free: dict[int, frozenset[Axis]], straight: list[Expr], vector: Axis, work: int,
+               registers: int) -> tuple[Axis | None, int]:
+    """The axis along which neighbouring outputs share loads, and how many of them to compute together."""
+    best, best_score = None, 0
+    for a in nest.axes:
+        if a is vector or a.size < 2:
+            continue
+        score = 0
+        for e in straight:
+            for load in walk(e.args[0]):
+                if load.op == "LOAD":
+                    stride = stride_of(load, a, free)
+                    shared = stride == 0 or any(
+                        stride_of(load, r, free) not in (0, None) and stride is not None
+                        and stride % stride_of(load, r, free) == 0 for r in e.attrs[1])  # type: ignore[operator]
+                    score += 1 if shared else 0
+        if score > best_score or (score == best_score and best is not None and score):
+            best, best_score = a, score
+    if best is None:
+        return None, 1
+    limit = max(1, min(registers // 4, int(STRAIGHT_WORK * 2 // max(work, 1)), best.size))
+    count = ceil(best.size / limit)
+    return best, ceil(best.size / count)
+
+
+def _cycles(nest: LoopNest, reduces: list[Expr], free: dict[int, frozenset[Axis]], traffic: list[_Traffic],
+            weight: int, lanes: int) -> float:
+    """Rough time of the kernel on one core, in cycles."""
+    total = 1.0
+    for a in nest.axes:
+        total *= a.size
+    work = total * max(weight, 1)
+    for e in reduces:
+        rows = 1.0
+        for a in free[id(e)]:
+            rows *= a.size
+        work += rows * reduce_steps(e) * max(1, expression_weight(e.args[0]))
+    return work / lanes / 1.5 + sum(t.times for t in traffic) * 4 / 24
+
+
+def needed_registers(schedule: MapSchedule) -> int:
+    """Accumulators that one step of a map kernel keeps."""
+    return schedule.tile * schedule.vectors
