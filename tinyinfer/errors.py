@@ -1,4 +1,4 @@
-"""Exceptions of the whole project: the names that users of onnxruntime know, each also the natural built-in class."""
+"""Exceptions of the project: the names that users of onnxruntime know, each also the natural built-in."""
 
 from __future__ import annotations
 

@@ -1,0 +1,44 @@
+"""The errors of the ONNX front end, in the user's words: node, op, opset, and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tinyinfer.errors import (
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoModel,
+    NoSuchFile,
+    NotImplemented,
+)
+
+__all__ = [
+    "InvalidArgument",
+    "InvalidGraph",
+    "InvalidProtobuf",
+    "NeedsValue",
+    "NoModel",
+    "NoSuchFile",
+    "NotImplemented",
+    "UnsupportedModel",
+]
+
+
+class UnsupportedModel(NotImplemented):
+    """The model holds nodes that cannot be imported; `blockers` has one line for each of them."""
+
+    def __init__(self, blockers: Iterable[str]):
+        self.blockers = tuple(blockers)
+        super().__init__("\n".join(self.blockers))
+
+
+class NeedsValue(NotImplemented):
+    """A shape, axis or similar depends on the value of graph inputs; `inputs` names them.
+
+    Importing again with these in `known_values` specialises the graph to their value.
+    """
+
+    def __init__(self, message: str, inputs: Iterable[str]):
+        self.inputs = tuple(inputs)
+        super().__init__(message)

@@ -1,0 +1,31 @@
+"""How much a model may ask of the importer. Defaults are far above real models and far below what hurts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on importing one model; exceeding one raises InvalidGraph or NotImplemented in words."""
+
+    max_nodes: int = 1_000_000
+    """ONNX nodes imported, with functions and branches inlined."""
+
+    max_depth: int = 32
+    """Nesting of model-local functions and branches."""
+
+    max_elements: int = 1 << 40
+    """Elements of one tensor, weights and intermediate values alike."""
+
+    max_steps: int = 4096
+    """Time steps of a recurrent op, which are unrolled."""
+
+    fold_elements: int = 4096
+    """Nodes whose inputs and outputs are all constants of at most this size are computed during the import."""
+
+    constant_elements: int = 1 << 24
+    """Elements of a value that an op needs as a number during the import."""
+
+
+DEFAULT_LIMITS = Limits()

@@ -1,0 +1,16 @@
+"""Imports every family of operators, which fills the op table."""
+
+from __future__ import annotations
+
+import importlib
+
+FAMILIES = (
+    "ops_elementwise", "ops_activation", "ops_logic", "ops_matmul", "ops_conv", "ops_pool", "ops_shape", "ops_constant", "ops_index",
+    "ops_reduce", "ops_norm",
+)
+
+
+def register_all() -> None:
+    """Fill the op table; a second call does nothing."""
+    for family in FAMILIES:
+        importlib.import_module(f"tinyinfer.frontend.onnx.{family}")

@@ -1,0 +1,125 @@
+"""Pooling: reductions over sliding windows, or over all spatial axes."""
+
+from __future__ import annotations
+
+import math
+
+from tinyinfer.frontend.onnx.context import REQUIRED, NodeContext
+from tinyinfer.frontend.onnx.op_table import ACCUMULATED, EXACT, TRANSCENDENTAL, onnx_op
+from tinyinfer.frontend.onnx.ops_elementwise import is_float, is_signed, like
+from tinyinfer.frontend.onnx.spatial import Window, window_of
+from tinyinfer.ir import build
+from tinyinfer.ir.node import Node
+from tinyinfer.ir.ops import reduce_identity
+
+
+def _window(ctx: NodeContext, x: Node) -> Window:
+    rank = len(x.shape) - 2
+    ctx.require(rank >= 1, f"the input must be [N, C, spatial …], not of rank {len(x.shape)}")
+    kernel = ctx.integers("kernel_shape", REQUIRED, rank, 1)
+    return window_of(ctx, x.shape[2:], kernel, ceil_mode=ctx.flag("ceil_mode"))
+
+
+def _pooled(op: str, x: Node, window: Window, fill: float | int | bool) -> Node:
+    """Reduce over each window; the padding holds `fill`."""
+    patches = build.window(x, window.kernel, window.strides, window.dilations, window.before, window.after, fill)
+    rank = len(window.kernel)
+    return build.reduce(op, patches, range(len(patches.shape) - rank, len(patches.shape)))
+
+
+@onnx_op("MaxPool", tolerance=EXACT)
+def max_pool(ctx: NodeContext, x: Node) -> Node:
+    """Largest value of each window; padding never wins. The output Indices is not supported."""
+    ctx.integer("storage_order", 0, choices=(0, 1))
+    ctx.require(is_float(x) or x.dtype in ("int8", "uint8") or is_signed(x), f"does not take {x.dtype}")
+    return _pooled("MAX", x, _window(ctx, x), reduce_identity("MAX", x.dtype))
+
+
+@onnx_op("AveragePool", tolerance=ACCUMULATED)
+def average_pool(ctx: NodeContext, x: Node) -> Node:
+    """Mean of each window; padding counts only with count_include_pad, and what ceil_mode adds never."""
+    ctx.floating(x)
+    window = _window(ctx, x)
+    total = _pooled("SUM", x, window, 0)
+    if not window.padded:
+        return build.elementwise("MUL", total, like(1 / math.prod(window.kernel), total))
+    counts = [_counts(ctx, window, i, ctx.flag("count_include_pad")) for i in range(len(window.kernel))]
+    result = total
+    if all(len(set(c)) == 1 for c in counts):
+        return build.elementwise("MUL", total, like(1 / math.prod(c[0] for c in counts), total))
+    for i, count in enumerate(counts):
+        shape = [1] * len(total.shape)
+        shape[2 + i] = len(count)
+        result = build.apply("MUL", result, build.reshape(build.constant([1 / c for c in count], x.dtype), shape))
+    return result
+
+
+def _counts(ctx: NodeContext, window: Window, axis: int, include_pad: bool) -> list[int]:
+    """How many taps count at each output position along one axis."""
+    size, before, after = window.sizes[axis], window.before[axis], window.after[axis]
+    kernel, stride, dilation = window.kernel[axis], window.strides[axis], window.dilations[axis]
+    outputs = (size + before + after - window.extents[axis]) // stride + 1
+    low, high = 0, size
+    if include_pad:
+        # the padding that the model names counts, the one that ceil_mode added does not
+        named = ctx.integers("pads", None)
+        automatic = ctx.string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+        behind = after if automatic else named[len(window.kernel) + axis] if named is not None else 0
+        low, high = -before, size + behind
+    taps = [[o * stride - before + k * dilation for k in range(kernel)] for o in range(outputs)]
+    return [max(sum(low <= t < high for t in positions), 1) for positions in taps]
+
+
+@onnx_op("LpPool", tolerance=TRANSCENDENTAL)
+def lp_pool(ctx: NodeContext, x: Node) -> Node:
+    """p-norm of each window."""
+    ctx.floating(x)
+    p = _exponent(ctx)
+    return _root(_pooled("SUM", _powered(x, p), _window(ctx, x), 0), p)
+
+
+def _exponent(ctx: NodeContext) -> float:
+    p = ctx.number("p", 2.0) if ctx.opset < 2 else ctx.integer("p", 2)
+    ctx.require(p > 0, f"the attribute 'p' must be positive, not {p}")
+    return float(p)
+
+
+def _powered(x: Node, p: float) -> Node:
+    if p == 2:
+        return build.elementwise("MUL", x, x)
+    magnitude = build.elementwise("ABS", x)
+    return magnitude if p == 1 else build.elementwise("POW", magnitude, like(p, x))
+
+
+def _root(x: Node, p: float) -> Node:
+    if p == 1:
+        return x
+    return build.elementwise("SQRT", x) if p == 2 else build.elementwise("POW", x, like(1 / p, x))
+
+
+def _spatial(ctx: NodeContext, x: Node) -> range:
+    ctx.require(len(x.shape) >= 3, f"the input must be [N, C, spatial …], not of rank {len(x.shape)}")
+    return range(2, len(x.shape))
+
+
+@onnx_op("GlobalAveragePool", tolerance=ACCUMULATED)
+def global_average_pool(ctx: NodeContext, x: Node) -> Node:
+    """Mean over all spatial positions."""
+    ctx.floating(x)
+    axes = _spatial(ctx, x)
+    total = build.reduce("SUM", x, axes, keepdims=True)
+    return build.elementwise("MUL", total, like(1 / max(math.prod(x.shape[2:]), 1), total))
+
+
+@onnx_op("GlobalMaxPool", tolerance=EXACT)
+def global_max_pool(ctx: NodeContext, x: Node) -> Node:
+    """Largest value of all spatial positions."""
+    return build.reduce("MAX", x, _spatial(ctx, x), keepdims=True)
+
+
+@onnx_op("GlobalLpPool", tolerance=TRANSCENDENTAL)
+def global_lp_pool(ctx: NodeContext, x: Node) -> Node:
+    """p-norm of all spatial positions."""
+    ctx.floating(x)
+    p = _exponent(ctx)
+    return _root(build.reduce("SUM", _powered(x, p), _spatial(ctx, x), keepdims=True), p)

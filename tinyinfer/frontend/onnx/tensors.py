@@ -1,0 +1,132 @@
+"""ONNX tensors as literals of the IR, and ONNX element types as numpy names."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import SparseTensorProto, TensorProto, numpy_helper
+
+from tinyinfer.frontend.onnx.errors import InvalidGraph
+from tinyinfer.frontend.onnx.external_data import ExternalData
+from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
+from tinyinfer.frontend.onnx.model_file import ModelBytes
+from tinyinfer.ir.node import SMALL_LITERAL, Literal
+
+# ONNX element type -> (numpy name, the name in ONNX type strings)
+ELEMENT_TYPES: dict[int, tuple[str, str]] = {
+    TensorProto.FLOAT: ("float32", "float"),
+    TensorProto.UINT8: ("uint8", "uint8"),
+    TensorProto.INT8: ("int8", "int8"),
+    TensorProto.UINT16: ("uint16", "uint16"),
+    TensorProto.INT16: ("int16", "int16"),
+    TensorProto.INT32: ("int32", "int32"),
+    TensorProto.INT64: ("int64", "int64"),
+    TensorProto.STRING: ("object", "string"),
+    TensorProto.BOOL: ("bool", "bool"),
+    TensorProto.FLOAT16: ("float16", "float16"),
+    TensorProto.DOUBLE: ("float64", "double"),
+    TensorProto.UINT32: ("uint32", "uint32"),
+    TensorProto.UINT64: ("uint64", "uint64"),
+    TensorProto.COMPLEX64: ("complex64", "complex64"),
+    TensorProto.COMPLEX128: ("complex128", "complex128"),
+    TensorProto.BFLOAT16: ("bfloat16", "bfloat16"),
+}
+
+NUMERIC = frozenset(
+    ("float32", "float16", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+)
+"""The dtypes that the IR computes in."""
+
+
+def element_name(element_type: int, what: str) -> str:
+    """The numpy name of an ONNX element type that the IR has; NotImplemented for others, InvalidGraph for none."""
+    known = TensorProto.DataType.values()
+    if element_type not in known or element_type == TensorProto.UNDEFINED:
+        raise InvalidGraph(f"{what} has element type {element_type}, which ONNX does not know")
+    name = ELEMENT_TYPES.get(element_type, ("", ""))[0]
+    if name not in NUMERIC:
+        raise NotImplementedError(f"{what} has element type {TensorProto.DataType.Name(element_type)}, which is not "
+                             "supported")
+    return name
+
+
+class TensorReader:
+    """Turns the tensors of one model into literals; the bytes stay in their file where that is possible."""
+
+    def __init__(self, content: ModelBytes, limits: Limits = DEFAULT_LIMITS):
+        self._content = content
+        self._external = ExternalData(content.folder)
+        self._limits = limits
+
+    def literal(self, tensor: TensorProto, what: str) -> Literal:
+        """`tensor` as a Literal; `what` names it in errors (InvalidGraph, NotImplemented, NoSuchFile)."""
+        dtype = np.dtype(element_name(tensor.data_type, what))
+        shape = self._shape(tensor, what)
+        elements = 1
+        for d in shape:
+            elements *= d
+        if elements > self._limits.max_elements:
+            raise InvalidGraph(f"{what} declares {elements} elements, over the limit of {self._limits.max_elements}")
+        wanted = elements * dtype.itemsize
+        raw: memoryview | bytes
+        key: tuple[object, ...] | None
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raw, key = self._external.read(tensor, wanted)
+        elif tensor.HasField("raw_data"):
+            raw, key = self._raw(tensor)
+        else:
+            return Literal(self._typed(tensor, shape, dtype, what), tensor.name)
+        if len(raw) != wanted:
+            raise InvalidGraph(f"{what} of shape {list(shape)} and type {dtype} needs {wanted} bytes of data, but has "
+                               f"{len(raw)}")
+        little = dtype.newbyteorder("<")
+        array = np.frombuffer(raw, little, elements) if elements else np.zeros(0, little)
+        array = array.reshape(shape).astype(dtype, copy=elements <= SMALL_LITERAL)
+        if elements <= SMALL_LITERAL:
+            return Literal(array, tensor.name)
+        array.flags.writeable = False
+        return Literal(array, tensor.name, key=None if key is None else (*key, dtype.name, shape))
+
+    def _raw(self, tensor: TensorProto) -> tuple[memoryview | bytes, tuple[object, ...] | None]:
+        data = tensor.raw_data
+        found = self._content.raw(data)
+        if found is None:
+            return data, None
+        identity = self._content.identity
+        return found, None if identity is None else (*identity, self._content.offset(data), len(found))
+
+    @staticmethod
+    def _shape(tensor: TensorProto, what: str) -> tuple[int, ...]:
+        shape = tuple(tensor.dims)
+        if any(d < 0 for d in shape):
+            raise InvalidGraph(f"{what} has a negative dimension: {list(shape)}")
+        if len(shape) > 64:
+            raise InvalidGraph(f"{what} has {len(shape)} dimensions")
+        return shape
+
+    @staticmethod
+    def _typed(tensor: TensorProto, shape: tuple[int, ...], dtype: np.dtype, what: str) -> np.ndarray:
+        try:
+            array = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError) as error:
+            raise InvalidGraph(f"{what} of shape {list(shape)} does not have the data it needs: {error}") from None
+        return np.ascontiguousarray(array.astype(dtype, copy=False)).reshape(shape)
+
+    def sparse(self, sparse: SparseTensorProto, what: str) -> Literal:
+        """A sparse tensor made dense; indices are checked against the shape."""
+        shape = tuple(sparse.dims)
+        elements = int(np.prod(shape, dtype=object)) if shape else 1
+        if any(d < 0 for d in shape) or elements > self._limits.constant_elements:
+            raise InvalidGraph(f"{what} is a sparse tensor of shape {list(shape)}, which is not allowed")
+        values = self.literal(sparse.values, what).array.reshape(-1)
+        indices = self.literal(sparse.indices, what).array
+        if indices.dtype.kind not in "iu" or indices.shape not in ((values.size,), (values.size, len(shape))):
+            raise InvalidGraph(f"{what}: indices of shape {list(indices.shape)} for {values.size} values")
+        if indices.ndim == 2:
+            if ((indices < 0) | (indices >= np.array(shape))).any():
+                raise InvalidGraph(f"{what}: an index lies outside of {list(shape)}")
+            indices = np.ravel_multi_index(tuple(indices.T), shape) if values.size else indices[:, 0]
+        if ((indices < 0) | (indices >= elements)).any():
+            raise InvalidGraph(f"{what}: an index lies outside of {elements} elements")
+        dense = np.zeros(elements, values.dtype)
+        dense[indices] = values
+        return Literal(dense.reshape(shape), sparse.values.name)
