@@ -126,21 +126,23 @@ def _elementwise(current: Node, arrays: list[np.ndarray]) -> np.ndarray:
     repeated = [all(x.strides[i] == 0 for x in arrays) and d > 1 for i, d in enumerate(current.shape)]
     if any(repeated):
         once = tuple(slice(0, 1) if r else slice(None) for r in repeated)
-        return np.broadcast_to(_computed(current, [x[once] for x in arrays]), current.shape)
-    return _computed(current, arrays)
+        value = apply_elementwise(current.op, current.dtype, [x[once] for x in arrays])
+        return np.broadcast_to(value, current.shape)
+    return apply_elementwise(current.op, current.dtype, arrays)
 
 
-def _computed(current: Node, arrays: list[np.ndarray]) -> np.ndarray:
-    dtype = numpy_dtype(current.dtype)
-    if current.op == "CAST":
+def apply_elementwise(op: str, result: str, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """The elementwise op of arrays that broadcast, as IR dtype `result`; callers silence numpy."""
+    dtype = numpy_dtype(result)
+    if op == "CAST":
         return convert(arrays[0], dtype)
-    if current.op == "BITCAST":
+    if op == "BITCAST":
         # a bool is one byte, but numpy reinterprets only arrays whose last axis is dense
         return np.array(arrays[0], order="C").view(dtype)
-    if current.op == "MULACC" and is_float(current.dtype):
+    if op == "MULACC" and is_float(result):
         a, b, c = (x.astype(np.float64) for x in arrays)
         return np.asarray(a * b + c).astype(dtype)
-    return np.asarray(ELEMENTWISE[current.op].numpy(*arrays)).astype(dtype, copy=False)
+    return np.asarray(ELEMENTWISE[op].numpy(*arrays)).astype(dtype, copy=False)
 
 
 def convert(x: np.ndarray, dtype: np.dtype) -> np.ndarray:

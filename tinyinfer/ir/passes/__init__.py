@@ -29,11 +29,12 @@ def optimize(graph: Graph) -> Graph:
 
     Inputs, output names, shapes and dtypes stay; origins of replaced nodes are joined.
     """
+    settled: dict[str, Graph] = {}
     for _ in range(MAX_ROUNDS):
-        before = graph
         for name, run in PASSES.items():
-            graph = _checked(name, run(graph))
-        if graph is before:
+            if settled.get(name) is not graph:
+                graph = settled[name] = _checked(name, run(graph))
+        if all(x is graph for x in settled.values()):
             break
     for name, run in LAST_PASSES.items():
         graph = _checked(name, run(graph))

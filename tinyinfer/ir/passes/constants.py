@@ -11,7 +11,8 @@ import numpy as np
 from tinyinfer.ir import build
 from tinyinfer.ir.index import atoms_of, index
 from tinyinfer.ir.node import Node, output_axis
-from tinyinfer.ir.oracle import evaluate_virtual
+from tinyinfer.ir.ops import ELEMENTWISE
+from tinyinfer.ir.oracle import apply_elementwise
 from tinyinfer.ir.oracle_view import read
 
 SMALL = 4096
@@ -56,7 +57,10 @@ def is_uniform(x: Node, value: float) -> bool:
 
 def combine(op: str, *operands: Node) -> Node:
     """The elementwise op of constant operands of one shape, as a constant operand."""
-    return literal(evaluate_virtual([build.elementwise(op, *operands)], {})[0])
+    dtype = "bool" if ELEMENTWISE[op].result == "bool" else operands[-1].dtype
+    with np.errstate(all="ignore"):
+        value = apply_elementwise(op, dtype, [compact_value(x) for x in operands])
+    return literal(np.broadcast_to(value, operands[0].shape))
 
 
 def literal(array: np.ndarray) -> Node:
@@ -75,7 +79,27 @@ def compact_value(x: Node) -> np.ndarray:
     """The elements of a constant operand, axes that it repeats having size 1."""
     if x.op == "CONST":
         return x.attrs.array
+    shape = _expanded_shape(x)
+    if shape is not None:
+        return x.inputs[0].attrs.array.reshape(shape)
     return _once(read(x.inputs[0].attrs.array, x.attrs, x.shape, ()))
+
+
+def _expanded_shape(x: Node) -> list[int] | None:
+    """The source's shape among the output axes for a view that only expands: much the most common one."""
+    if x.attrs.guards:
+        return None
+    axes, shape, following = x.axes, [1] * len(x.shape), 0
+    for place, size in zip(x.attrs.indices, x.inputs[0].shape):
+        if not place.terms and size == 1:
+            continue
+        if len(place.terms) != 1 or place.const or place.terms[0] not in [(a, 1) for a in axes[following:]]:
+            return None
+        position = axes.index(place.terms[0][0])
+        if x.shape[position] != size:
+            return None
+        shape[position], following = size, position + 1
+    return shape
 
 
 def _once(array: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def fold_constants(graph: Graph) -> Graph:
         return graph
     values = evaluate_virtual(list(wanted.values()), {})
     literals = dict(zip(wanted, map(literal, values)))
-    return transform(graph, lambda old, current: literals.get(id(old), current))
+    return transform(graph, order, lambda old, current: literals.get(id(old), current))
 
 
 def _known(order: list[Node]) -> dict[int, int]:

@@ -17,8 +17,8 @@ LEAVES = frozenset(("INPUT", "CONST", "IOTA"))
 class Users:
     """How many operands and outputs refer to each node; a node that a rule has just made has one user."""
 
-    def __init__(self, graph: Graph):
-        self._count = Counter(id(x) for current in graph.nodes() for x in current.inputs)
+    def __init__(self, graph: Graph, order: Sequence[Node]):
+        self._count = Counter([id(x) for current in order for x in current.inputs])
         self._count.update(id(x) for x in graph.outputs.values())
         self._alive: list[Node] = []
 
@@ -39,13 +39,17 @@ Rule = Callable[[Node, Users], "Node | None"]
 
 def rewrite(graph: Graph, rules: Mapping[str, Sequence[Rule]]) -> Graph:
     """The graph with rules applied from the inputs up; the same object if no rule matched."""
-    users = Users(graph)
+    order = graph.nodes()
+    users = Users(graph, order)
 
     def replaced(old: Node, current: Node) -> Node:
         users.moved(old, current)
         for _ in range(MAX_STEPS):
-            results = (rule(current, users) for rule in rules.get(current.op, ()))
-            found = next((r for r in results if r is not None), None)
+            found = None
+            for rule in rules.get(current.op, ()):
+                found = rule(current, users)
+                if found is not None:
+                    break
             if found is None or found is current:
                 break
             inherit(found, current)
@@ -53,13 +57,16 @@ def rewrite(graph: Graph, rules: Mapping[str, Sequence[Rule]]) -> Graph:
             current = found
         return current
 
-    return transform(graph, replaced)
+    return transform(graph, order, replaced)
 
 
-def transform(graph: Graph, replaced: Callable[[Node, Node], Node]) -> Graph:
-    """The graph with every node replaced by `replaced(node, node over its replaced inputs)`."""
+def transform(graph: Graph, order: Sequence[Node], replaced: Callable[[Node, Node], Node]) -> Graph:
+    """The graph with every node replaced by `replaced(node, node over its replaced inputs)`.
+
+    `order` is `graph.nodes()`.
+    """
     memo: dict[int, Node] = {}
-    for old in graph.nodes():
+    for old in order:
         current = rebuilt(old, tuple(memo[id(x)] for x in old.inputs))
         memo[id(old)] = replaced(old, current)
     outputs = {name: memo[id(x)] for name, x in graph.outputs.items()}
