@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyinfer import errors
-from tinyinfer.backends.base import Device, Executable
+from tinyinfer.backends.base import Device, Executable, LaunchTime
 from tinyinfer.backends.registry import canonical_name, first_available, get_device
 from tinyinfer.ir.node import Graph
 from tinyinfer.runtime.defaults import LOGGER, logging_level
@@ -125,7 +125,7 @@ class InferenceSession:
         if run_options is not None and run_options.terminate:
             raise errors.Fail("Exiting due to terminate flag being set to true.")
         arrays = self._check.arrays(input_feed)
-        shapes: Shapes = tuple((name, array.shape) for name, array in arrays.items())
+        shapes = _shapes_of(arrays)
         while True:
             specialisation = self._specialiser.get(shapes, arrays)
             feeds = [arrays[name] for name in specialisation.names]
@@ -150,6 +150,19 @@ class InferenceSession:
         InvalidArgument where a name is unknown or a shape contradicts the model.
         """
         return self._specialiser.get(self._complete(shapes or {})).executable
+
+    def prepare(self, input_feed: Mapping[str, Any]) -> Executable:
+        """Check a feed and compile for it without running; errors as in `run`."""
+        arrays = self._check.arrays(input_feed)
+        return self._specialiser.get(_shapes_of(arrays), arrays).executable
+
+    def profile(self, input_feed: Mapping[str, Any], runs: int = 10) -> list[LaunchTime]:
+        """Median time of each kernel over `runs` runs of a feed, in the order of the plan; errors as in
+        `run`.
+        """
+        arrays = self._check.arrays(input_feed)
+        specialisation = self._specialiser.get(_shapes_of(arrays), arrays)
+        return specialisation.profile([arrays[name] for name in specialisation.names], runs)
 
     # ---- what the model says
 
@@ -297,6 +310,10 @@ class InferenceSession:
                 sizes = [d if isinstance(d, int) else symbols.get(d, 1) if d else 1 for d in spec.shape]
                 result.append((spec.name, tuple(sizes)))
         return tuple(result)
+
+
+def _shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
+    return tuple((name, array.shape) for name, array in arrays.items())
 
 
 def _graph_maker(model: OnnxModel) -> MakeGraph:

@@ -66,6 +66,16 @@ def tensor_type(dtype: str | np.dtype) -> str:
     return f"tensor({_ONNX_TYPE.get(dtype, dtype)})"
 
 
+def dtype_of(onnx_type: str) -> str | None:
+    """The numpy dtype name in a tensor's ONNX type ("tensor(float)" is float32); None for sequences, maps and
+    such.
+    """
+    if not onnx_type.startswith("tensor(") or not onnx_type.endswith(")"):
+        return None
+    element = onnx_type[len("tensor(") : -1]
+    return next((dtype for dtype, spelling in _ONNX_TYPE.items() if spelling == element), element)
+
+
 def numpy_dtype(name: str) -> np.dtype:
     """The numpy dtype with this name, also of the small types that numpy itself lacks (bfloat16, float8,
     int4).

@@ -1,4 +1,4 @@
-"""REFERENCE runs a graph with the numpy oracle, so that every caller of a device can be checked against it."""
+"""REFERENCE runs a graph with the numpy oracle: what every other device is checked against."""
 
 from __future__ import annotations
 

@@ -1,0 +1,133 @@
+"""`tinyinfer compare`: a device's outputs against the oracle's and onnxruntime's, on the same inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import numpy as np
+
+from cli.errors import BadInput, reports_errors
+from cli.feeds import gather_feeds
+from cli.options import (
+    InputChoice,
+    SessionChoice,
+    input_options,
+    json_option,
+    session_options,
+    verbose_option,
+)
+from cli.report import print_json, shape_text, table
+
+ORACLE, ONNXRUNTIME = "oracle", "onnxruntime"
+
+
+@click.command("compare")
+@session_options
+@input_options
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=1e-4,
+    show_default=True,
+    help="Largest error of float outputs, as a part of the output's range.",
+)
+@click.option(
+    "--against",
+    type=click.Choice([ORACLE, ONNXRUNTIME]),
+    multiple=True,
+    help="What to compare with [default: the oracle, and onnxruntime where it is installed].",
+)
+@json_option
+@verbose_option
+@reports_errors
+def command(
+    choice: SessionChoice,
+    inputs: InputChoice,
+    tolerance: float,
+    against: tuple[str, ...],
+    as_json: bool,
+    verbose: int,
+) -> None:
+    """Compare a device's outputs with the oracle's and onnxruntime's. Exit code 1 if they differ."""
+    from tinyinfer.runtime.comparison import compare_arrays
+
+    session = choice.open()
+    feeds = gather_feeds(session, inputs, choice.input_shapes, fill_missing=True)
+    actual = session.run(None, feeds.arrays)
+    names = [output.name for output in session.get_outputs()]
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for reference in against or (ORACLE, ONNXRUNTIME):
+        if reference == ORACLE:
+            expected: list[Any] | None = choice.open(("REFERENCE",)).run(None, feeds.arrays)
+        else:
+            expected = _onnxruntime(choice.model, feeds.arrays, names, bool(against), notes)
+        if expected is None:
+            continue
+        for name, a, e in zip(names, actual, expected):
+            found = compare_arrays(np.asarray(a), np.asarray(e), tolerance)
+            rows.append(
+                {
+                    "against": reference,
+                    "output": name,
+                    "shape": list(np.shape(a)),
+                    "max_abs_error": found.absolute,
+                    "range_error": found.relative,
+                    "passed": found.passed,
+                    "problem": found.problem,
+                }
+            )
+    good = all(row["passed"] for row in rows)
+    if as_json:
+        print_json(
+            {
+                "model": choice.title,
+                "device": session.get_providers()[0],
+                "tolerance": tolerance,
+                "passed": good,
+                "notes": notes,
+                "results": rows,
+            }
+        )
+    else:
+        cells = [
+            (
+                r["against"],
+                r["output"],
+                shape_text(r["shape"]),
+                f"{r['max_abs_error']:.3e}",
+                f"{r['range_error']:.3e}",
+                "ok" if r["passed"] else f"DIFFERS: {r['problem']}",
+            )
+            for r in rows
+        ]
+        header = ("against", "output", "shape", "max abs error", "of range", "verdict")
+        click.echo(table(cells, header, right=(3, 4)))
+        for note in notes:
+            click.echo(note)
+    raise SystemExit(0 if good else 1)
+
+
+def _onnxruntime(
+    model: str, arrays: dict[str, np.ndarray], names: list[str], wanted: bool, notes: list[str]
+) -> list[Any] | None:
+    """onnxruntime's outputs; None with a note where it is not installed or cannot run the model."""
+    try:
+        import onnxruntime
+    except ImportError:
+        if wanted:
+            raise BadInput("onnxruntime is not installed (pip install 'tinyinfer[bench]')") from None
+        notes.append("onnxruntime is not installed: compared with the oracle only")
+        return None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return session.run(names, arrays)
+    except Exception as error:  # onnxruntime's classes share no base but Exception
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if wanted:
+            raise BadInput(f"onnxruntime cannot run this: {line}") from None
+        notes.append(f"onnxruntime cannot run this: {line}")
+        return None

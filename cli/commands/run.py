@@ -1,0 +1,141 @@
+"""`tinyinfer run`: one run, its outputs summarised or written."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from cli.errors import BadInput, reports_errors
+from cli.feeds import Feeds, gather_feeds
+from cli.labels import CLASSIFIER_SIZES, class_count, read_labels, top_classes
+from cli.options import (
+    InputChoice,
+    SessionChoice,
+    input_options,
+    json_option,
+    session_options,
+    verbose_option,
+)
+from cli.report import bytes_text, print_json, seconds_text, shape_text
+
+
+@click.command("run")
+@session_options
+@input_options
+@click.option(
+    "--labels", "labels_path", type=click.Path(), metavar="FILE", help="Class names: lines, or JSON."
+)
+@click.option(
+    "--output",
+    "folder",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Write each output as DIR/NAME.npy.",
+)
+@json_option
+@verbose_option
+@reports_errors
+def command(
+    choice: SessionChoice,
+    inputs: InputChoice,
+    labels_path: str | None,
+    folder: str | None,
+    as_json: bool,
+    verbose: int,
+) -> None:
+    """Run a model once and summarise its outputs.
+
+    Inputs come from --input, or from files named after the model: `tinyinfer run model.onnx picture.png`.
+    Without any, all inputs are random numbers.
+    """
+    labels = read_labels(labels_path) if labels_path else None
+    session = choice.open()
+    feeds = gather_feeds(session, inputs, choice.input_shapes, fill_missing=False)
+    if verbose or not as_json:
+        for name, note in feeds.notes.items():
+            array = feeds.arrays[name]
+            click.echo(f"input {name}: {shape_text(array.shape)} {array.dtype}, {note}", err=as_json)
+    executable = session.prepare(feeds.arrays)
+    if not as_json:
+        click.echo(f"device {session.get_providers()[0]}, {bytes_text(executable.peak_bytes)} at peak")
+    start = time.perf_counter()
+    results = session.run(None, feeds.arrays)
+    seconds = time.perf_counter() - start
+    names = [output.name for output in session.get_outputs()]
+    outputs = [_summary(name, value, labels, feeds) for name, value in zip(names, results)]
+    if folder is not None:
+        _write(Path(folder), names, results)
+    if as_json:
+        print_json(
+            {
+                "model": choice.title,
+                "device": session.get_providers()[0],
+                "seconds": seconds,
+                "peak_bytes": executable.peak_bytes,
+                "inputs": feeds.notes,
+                "outputs": outputs,
+            }
+        )
+        return
+    for output in outputs:
+        _print(output)
+    click.echo(f"ran in {seconds_text(seconds)}")
+
+
+def _summary(name: str, value: Any, labels: list[str] | None, feeds: Feeds) -> dict[str, Any]:
+    if not isinstance(value, np.ndarray):
+        return {"name": name, "type": type(value).__name__, "length": len(value)}
+    summary: dict[str, Any] = {"name": name, "shape": list(value.shape), "dtype": str(value.dtype)}
+    if value.size and value.dtype.kind in "biuf":
+        wide = value.astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            summary |= {"min": float(wide.min()), "mean": float(wide.mean()), "max": float(wide.max())}
+        bad = int(value.size - np.isfinite(wide).sum())
+        if bad:
+            summary["not_finite"] = bad
+        if value.size <= 8:
+            summary["values"] = value.reshape(-1).tolist()
+        classes = class_count(value.shape)
+        known = labels is not None or feeds.picture or classes in CLASSIFIER_SIZES
+        if classes is not None and known and not bad and value.dtype.kind == "f":
+            summary["top"] = [
+                {"class": c.index, "probability": c.probability, "label": c.label}
+                for c in top_classes(value, labels)
+            ]
+    return summary
+
+
+def _print(output: dict[str, Any]) -> None:
+    if "shape" not in output:
+        click.echo(f"output {output['name']}: {output['type']} of {output['length']}")
+        return
+    text = f"output {output['name']}: {shape_text(output['shape'])} {output['dtype']}"
+    if "min" in output:
+        text += f", min {output['min']:.6g}, mean {output['mean']:.6g}, max {output['max']:.6g}"
+    if "not_finite" in output:
+        text += f", {output['not_finite']} not finite"
+    if "values" in output and "top" not in output:
+        text += f", values {output['values']}"
+    click.echo(text)
+    for entry in output.get("top", ()):
+        label = f"  {entry['label']}" if entry["label"] is not None else ""
+        click.echo(f"  {entry['probability']:7.2%}  class {entry['class']}{label}")
+
+
+def _write(folder: Path, names: list[str], results: list[Any]) -> None:
+    """Every output as a .npy file; names that differ only in characters that files cannot have get a number."""
+    if any(not isinstance(value, np.ndarray) for value in results):
+        raise BadInput("--output: an output is no tensor and cannot be written as .npy")
+    folder.mkdir(parents=True, exist_ok=True)
+    used: set[str] = set()
+    for number, (name, value) in enumerate(zip(names, results)):
+        stem = re.sub(r"[^\w.-]+", "_", name).strip(".") or f"output_{number}"
+        while stem.lower() in used:
+            stem += f"_{number}"
+        used.add(stem.lower())
+        np.save(folder / f"{stem}.npy", value, allow_pickle=False)

@@ -1,0 +1,204 @@
+"""Flags that several commands share, and what they mean for a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.errors import BadInput
+
+if TYPE_CHECKING:
+    from tinyinfer.runtime.session import InferenceSession
+    from tinyinfer.runtime.session_options import SessionOptions
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+verbose_option = click.option("-v", "--verbose", count=True, help="Say more; twice shows tracebacks.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output on stdout.")
+
+
+@dataclass
+class SessionChoice:
+    """The session-related flags of one call."""
+
+    model: str
+    devices: tuple[str, ...] = ()
+    shapes: tuple[str, ...] = ()
+    threads: int = 0
+    unfused: bool = False
+    input_shapes: dict[str, tuple[int, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.input_shapes = dict(map(parse_shape, self.shapes))
+
+    def options(self) -> SessionOptions:
+        """Session options that compile for the shapes of --shape."""
+        from tinyinfer.runtime.session_options import GraphOptimizationLevel, SessionOptions
+
+        options = SessionOptions(intra_op_num_threads=self.threads)
+        if self.unfused:
+            options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
+        for name, shape in self.input_shapes.items():
+            options.add_input_shape(name, shape)
+        return options
+
+    def open(self, devices: tuple[str, ...] | None = None) -> InferenceSession:
+        """The session; BadInput for a device that is not there, other errors as InferenceSession raises them."""
+        from tinyinfer.backends.registry import first_available
+        from tinyinfer.runtime.session import InferenceSession
+
+        names = list(self.devices if devices is None else devices)
+        if names:
+            try:
+                names = [first_available(names).name]
+            except ValueError as error:
+                raise BadInput(str(error)) from None
+        return InferenceSession(self.model, self.options(), providers=names or None)
+
+    @property
+    def title(self) -> str:
+        """The model's file name."""
+        return os.path.basename(self.model)
+
+
+@dataclass
+class PictureChoice:
+    """The picture flags of one call; None means the default for the model at hand."""
+
+    layout: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    scale: float | None = None
+    fit: str | None = None
+    invert: bool = False
+
+
+@dataclass
+class InputChoice:
+    """The input flags of one call: NAME=FILE texts, files that name no input, the seed, and the picture
+    flags.
+    """
+
+    inputs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    seed: int = 0
+    picture: PictureChoice = field(default_factory=PictureChoice)
+
+
+def _packed(name: str, make: Callable[..., Any], *options: Decorator) -> Decorator:
+    """Options whose values reach the command as one argument `name`, made by `make` from keywords."""
+    keys = [parameter.name for parameter in _parameters(options)]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def wrapped(**arguments: Any) -> Any:
+            arguments[name] = make(**{key: arguments.pop(key) for key in keys if key})
+            return function(**arguments)
+
+        decorated: Callable[..., Any] = wrapped
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _parameters(options: tuple[Decorator, ...]) -> list[click.Parameter]:
+    def probe() -> None:
+        pass
+
+    for option in options:
+        option(probe)
+    return probe.__click_params__  # type: ignore[attr-defined]
+
+
+def _input_choice(files: tuple[str, ...], inputs: tuple[str, ...], seed: int, **picture: Any) -> InputChoice:
+    return InputChoice(inputs, files, seed, PictureChoice(**picture))
+
+
+session_options = _packed(
+    "choice",
+    SessionChoice,
+    click.argument("model", type=click.Path()),
+    click.option(
+        "--device",
+        "devices",
+        multiple=True,
+        metavar="NAME",
+        help="Device to run on; repeat it to name others to take where it is absent.",
+    ),
+    click.option(
+        "--shape",
+        "shapes",
+        multiple=True,
+        metavar="NAME:1x3x224x224",
+        help="Shape of an input whose dimensions are open (repeatable).",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Threads; 0 takes all cores.",
+    ),
+    click.option("--unfused", is_flag=True, help="One kernel per op: no fusion."),
+)
+"""MODEL --device --shape --threads --unfused, as the argument `choice`."""
+
+input_options = _packed(
+    "inputs",
+    _input_choice,
+    click.argument("files", nargs=-1, type=click.Path(), metavar="[PICTURE | ARRAY]..."),
+    click.option(
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="NAME=FILE",
+        help="Input from a .npy, .npz, .pb or picture file, or `random` (repeatable).",
+    ),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random inputs."
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(["NCHW", "NHWC"], case_sensitive=False),
+        help="Axis order of pictures in the model; the input's shape tells it in most cases.",
+    ),
+    click.option("--mean", metavar="R,G,B", help="Subtracted from pictures, after --scale."),
+    click.option("--std", metavar="R,G,B", help="What pictures are divided by, after --mean."),
+    click.option("--scale", type=float, help="Factor on pixel values 0…255 [default: 1/255]."),
+    click.option(
+        "--fit",
+        type=click.Choice(["stretch", "crop"]),
+        help="How pictures get the model's size: stretched, or the middle cut out.",
+    ),
+    click.option("--invert", is_flag=True, help="Swap black and white of pictures."),
+)
+"""FILES --input --seed and what is done to pictures, as the argument `inputs`."""
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """`name:1x3x224x224` as a name and sizes; `name:` or `name:scalar` is rank 0. BadInput for anything else."""
+    name, separator, sizes = text.rpartition(":")
+    words = [] if sizes in ("", "scalar") else sizes.split("x")
+    if not separator or not name or not all(word.isascii() and word.isdigit() for word in words):
+        raise BadInput(f"--shape {text!r}: expected NAME:SIZExSIZE…, for example input:1x3x224x224")
+    return name, tuple(map(int, words))
+
+
+def parse_numbers(flag: str, text: str, counts: tuple[int, ...]) -> tuple[float, ...]:
+    """`0.5,0.5,0.5` as floats, as many as one of `counts`. BadInput for anything else."""
+    try:
+        numbers = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise BadInput(f"{flag} {text!r}: expected numbers with commas between, as 0.5,0.5,0.5") from None
+    if len(numbers) not in counts:
+        expected = " or ".join(map(str, counts))
+        raise BadInput(f"{flag} {text!r}: {len(numbers)} numbers given, {expected} expected")
+    return numbers

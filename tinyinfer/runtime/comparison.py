@@ -1,0 +1,67 @@
+"""How far two results of one output are apart, and whether that is close enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+TOLERANCE = 1e-4
+"""Largest error of a float output that passes, as a part of the expected output's range (maximum − minimum).
+"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output against its expected value.
+
+    `absolute` is the largest |actual − expected| of finite elements, `relative` that over the range of the
+    expected values (over their largest magnitude where all are equal). `problem` says in words why it failed,
+    None if it passed.
+    """
+
+    absolute: float
+    relative: float
+    problem: str | None
+
+    @property
+    def passed(self) -> bool:
+        return self.problem is None
+
+
+def compare_arrays(actual: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> Comparison:
+    """Compare an output with what it should be.
+
+    Floats pass within `tolerance` of the range, with NaN and infinities in the same places. Integers and
+    bools must be equal, except that 8-bit ones may differ by 1: quantisation rounds sums whose order is free.
+    """
+    if actual.shape != expected.shape or actual.dtype != expected.dtype:
+        came, wanted = (f"{x.dtype}{list(x.shape)}" for x in (actual, expected))
+        return Comparison(np.inf, np.inf, f"{came} instead of {wanted}")
+    if actual.dtype.kind in "OSU":
+        same = bool((actual == expected).all())
+        return Comparison(
+            0.0 if same else np.inf, 0.0 if same else np.inf, None if same else "strings differ"
+        )
+    if not actual.size:
+        return Comparison(0.0, 0.0, None)
+    a, e = actual.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(e)
+    same_special = np.array_equal(np.isnan(a), np.isnan(e)) and np.array_equal(a[np.isinf(e)], e[np.isinf(e)])
+    if not same_special or not np.isfinite(a[finite]).all():
+        return Comparison(np.inf, np.inf, "NaN or infinities in different places")
+    if not finite.any():
+        return Comparison(0.0, 0.0, None)
+    absolute = float(np.abs(a[finite] - e[finite]).max())
+    span = float(e[finite].max() - e[finite].min()) or float(np.abs(e[finite]).max())
+    relative = absolute / span if span else (0.0 if absolute == 0 else np.inf)
+    if actual.dtype.kind in "biu":
+        allowed = 1 if actual.dtype.itemsize == 1 and actual.dtype.kind != "b" else 0
+        problem = f"differs by {absolute:g}, {allowed} allowed" if absolute > allowed else None
+    elif absolute <= np.finfo(np.float32).tiny:
+        problem = None
+    else:
+        problem = None
+        if relative > tolerance:
+            problem = f"error {relative:.2e} of the range, {tolerance:.0e} allowed"
+    return Comparison(absolute, relative, problem)
