@@ -11,4 +11,13 @@ from tinyinfer.frontend.onnx.operators import register_all
 
 register_all()
 
-__all__ = ["Limits", "NeedsValue", "OnnxModel", "UnsupportedModel", "ValueSpec", "blockers", "import_graph", "load_model"]
+__all__ = [
+    "Limits",
+    "NeedsValue",
+    "OnnxModel",
+    "UnsupportedModel",
+    "ValueSpec",
+    "blockers",
+    "import_graph",
+    "load_model",
+]

@@ -8,25 +8,39 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
-from tinyinfer.frontend.onnx.errors import InvalidGraph, NeedsValue
+from tinyinfer.frontend.onnx.errors import InvalidGraph, NeedsValue, NotSupported
 from tinyinfer.frontend.onnx.tensors import element_name
 from tinyinfer.ir.node import Literal, Node, topological_order
 
 if TYPE_CHECKING:
     from tinyinfer.frontend.onnx.importer import Importer, Scope
 
-_FIELD = {
-    AttributeProto.INT: "i", AttributeProto.FLOAT: "f", AttributeProto.STRING: "s", AttributeProto.TENSOR: "t",
-    AttributeProto.GRAPH: "g", AttributeProto.INTS: "ints", AttributeProto.FLOATS: "floats",
-    AttributeProto.STRINGS: "strings", AttributeProto.SPARSE_TENSOR: "sparse_tensor",
+_FIELD: dict[int, str] = {
+    AttributeProto.INT: "i",
+    AttributeProto.FLOAT: "f",
+    AttributeProto.STRING: "s",
+    AttributeProto.TENSOR: "t",
+    AttributeProto.GRAPH: "g",
+    AttributeProto.INTS: "ints",
+    AttributeProto.FLOATS: "floats",
+    AttributeProto.STRINGS: "strings",
+    AttributeProto.SPARSE_TENSOR: "sparse_tensor",
 }
 
 
 class NodeContext:
     """One ONNX node while it is imported."""
 
-    def __init__(self, proto: NodeProto, name: str, domain: str, opset: int, attributes: dict[str, AttributeProto],
-                 importer: Importer, scope: Scope):
+    def __init__(
+        self,
+        proto: NodeProto,
+        name: str,
+        domain: str,
+        opset: int,
+        attributes: dict[str, AttributeProto],
+        importer: Importer,
+        scope: Scope,
+    ):
         self.proto, self.name, self.domain, self.opset = proto, name, domain, opset
         self.op_type: str = proto.op_type
         self.outputs = len(proto.output)
@@ -45,7 +59,7 @@ class NodeContext:
 
     def unsupported(self, message: str) -> NoReturn:
         """The model is right, but this is not supported."""
-        raise NotImplementedError(f"{self.label}: {message}")
+        raise NotSupported(f"{self.label}: {message}")
 
     def require(self, condition: bool, message: str) -> None:
         """Fail with `message` unless `condition` holds."""
@@ -67,11 +81,19 @@ class NodeContext:
         kind_name = AttributeProto.AttributeType.Name
         # IR version 1 had no type field
         if attribute.type not in (kind, AttributeProto.UNDEFINED):
-            self.fail(f"the attribute '{name}' must be of type {kind_name(kind)}, not {kind_name(attribute.type)}")
+            self.fail(
+                f"the attribute '{name}' must be of type {kind_name(kind)}, not {kind_name(attribute.type)}"
+            )
         return getattr(attribute, _FIELD[kind])
 
-    def integer(self, name: str, default: Any = None, minimum: int | None = None, maximum: int | None = None,
-            choices: Iterable[int] | None = None) -> Any:
+    def integer(
+        self,
+        name: str,
+        default: Any = None,
+        minimum: int | None = None,
+        maximum: int | None = None,
+        choices: Iterable[int] | None = None,
+    ) -> Any:
         """An integer attribute; `default=None` means that None is returned where it is absent."""
         value = self._value(name, AttributeProto.INT, default)
         if value is not None:
@@ -103,9 +125,15 @@ class NodeContext:
     def strings(self, name: str, default: Any = None) -> Any:
         """A list of strings."""
         value = self._value(name, AttributeProto.STRINGS, default)
-        return None if value is None else [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
+        return (
+            None
+            if value is None
+            else [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in value]
+        )
 
-    def integers(self, name: str, default: Any = None, length: int | None = None, minimum: int | None = None) -> Any:
+    def integers(
+        self, name: str, default: Any = None, length: int | None = None, minimum: int | None = None
+    ) -> Any:
         """A list of integers of `length`, none below `minimum`."""
         value = self._value(name, AttributeProto.INTS, default)
         if value is None:
@@ -130,7 +158,11 @@ class NodeContext:
     def tensor(self, name: str, default: Any = None) -> Literal | None:
         """A tensor attribute as a literal, or None."""
         value = self._value(name, AttributeProto.TENSOR, default)
-        return None if value is None else self.importer.reader.literal(value, f"{self.label}: attribute '{name}'")
+        return (
+            None
+            if value is None
+            else self.importer.reader.literal(value, f"{self.label}: attribute '{name}'")
+        )
 
     def sparse_tensor(self, name: str) -> Literal:
         """A required sparse tensor attribute, dense."""
@@ -172,15 +204,20 @@ class NodeContext:
         value = self.importer.known(x)
         if value is None:
             inputs = [n.attrs for n in topological_order([x]) if n.op == "INPUT"]
-            raise NeedsValue(f"{self.label}: the input '{what}' must be a constant, but depends on the graph inputs "
-                             f"{inputs}", inputs)
+            raise NeedsValue(
+                f"{self.label}: the input '{what}' must be a constant, but depends on the graph inputs "
+                f"{inputs}",
+                inputs,
+            )
         return value
 
     def constant_ints(self, x: Node, what: str, length: int | None = None) -> list[int]:
         """The value of a one-dimensional (or scalar) integer input that must be constant."""
         value = self.constant(x, what)
         if value.dtype.kind not in "iu" or value.ndim > 1:
-            self.fail(f"the input '{what}' must be a list of integers, not {value.dtype} of shape {list(value.shape)}")
+            self.fail(
+                f"the input '{what}' must be a list of integers, not {value.dtype} of shape {list(value.shape)}"
+            )
         result = [int(v) for v in value.reshape(-1)]
         if length is not None and len(result) != length:
             self.fail(f"the input '{what}' must hold {length} numbers, not {len(result)}: {result}")

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tinyinfer.errors import (
-    InvalidArgument,
-    InvalidGraph,
-    InvalidProtobuf,
-    NoModel,
-    NoSuchFile,
-    NotImplemented,
-)
+from tinyinfer.errors import InvalidArgument, InvalidGraph, InvalidProtobuf, NoModel, NoSuchFile
+from tinyinfer.errors import NotImplemented as NotSupported  # the public name hides a builtin
 
 __all__ = [
     "InvalidArgument",
@@ -20,12 +14,12 @@ __all__ = [
     "NeedsValue",
     "NoModel",
     "NoSuchFile",
-    "NotImplemented",
+    "NotSupported",
     "UnsupportedModel",
 ]
 
 
-class UnsupportedModel(NotImplemented):
+class UnsupportedModel(NotSupported):
     """The model holds nodes that cannot be imported; `blockers` has one line for each of them."""
 
     def __init__(self, blockers: Iterable[str]):
@@ -33,7 +27,7 @@ class UnsupportedModel(NotImplemented):
         super().__init__("\n".join(self.blockers))
 
 
-class NeedsValue(NotImplemented):
+class NeedsValue(NotSupported):
     """A shape, axis or similar depends on the value of graph inputs; `inputs` names them.
 
     Importing again with these in `known_values` specialises the graph to their value.

@@ -42,14 +42,22 @@ class ExternalData:
         entries = {e.key: e.value for e in tensor.external_data if e.key in _KEYS}
         location = entries.get("location", "")
         offset = _number(entries.get("offset", "0"), f"{what}: external data offset")
-        length = _number(entries["length"], f"{what}: external data length") if "length" in entries else wanted_bytes
+        length = (
+            _number(entries["length"], f"{what}: external data length")
+            if "length" in entries
+            else wanted_bytes
+        )
         if length != wanted_bytes:
-            raise InvalidGraph(f"{what} needs {wanted_bytes} bytes, but its external data has length {length}")
+            raise InvalidGraph(
+                f"{what} needs {wanted_bytes} bytes, but its external data has length {length}"
+            )
         content, identity = self._open(location, what)
         if offset + length > len(content):
-            raise InvalidGraph(f"{what}: external data '{location}' has {len(content)} bytes, not the {offset + length} "
-                               "that the model names")
-        return content[offset:offset + length], (*identity, offset, length)
+            raise InvalidGraph(
+                f"{what}: external data '{location}' has {len(content)} bytes, not the {offset + length} "
+                "that the model names"
+            )
+        return content[offset : offset + length], (*identity, offset, length)
 
     def _open(self, location: str, what: str) -> tuple[memoryview, tuple[object, ...]]:
         found = self._maps.get(location)
@@ -67,11 +75,18 @@ def _number(text: str, what: str) -> int:
 def _parts(location: str, what: str) -> tuple[str, ...]:
     normal = location.replace("\\", "/")
     parts = PurePosixPath(normal).parts
-    bad = (not parts or "\0" in location or normal.startswith("/") or ".." in parts
-           or (len(normal) > 1 and normal[1] == ":"))
+    bad = (
+        not parts
+        or "\0" in location
+        or normal.startswith("/")
+        or ".." in parts
+        or (len(normal) > 1 and normal[1] == ":")
+    )
     if bad:
-        raise InvalidGraph(f"{what}: external data location {location[:200]!r} must be a relative path below the "
-                           "model's folder")
+        raise InvalidGraph(
+            f"{what}: external data location {location[:200]!r} must be a relative path below the "
+            "model's folder"
+        )
     return parts
 
 
@@ -83,8 +98,10 @@ def _map_contained(folder: Path, location: str, what: str) -> tuple[memoryview, 
         if not stat.S_ISREG(status.st_mode):
             raise InvalidGraph(f"{what}: external data '{location}' is no regular file")
         if status.st_nlink > 1:
-            raise InvalidGraph(f"{what}: external data '{location}' has {status.st_nlink} hard links; a file with "
-                               "other names is refused")
+            raise InvalidGraph(
+                f"{what}: external data '{location}' has {status.st_nlink} hard links; a file with "
+                "other names is refused"
+            )
         if status.st_size == 0:
             return memoryview(b""), (status.st_dev, status.st_ino, 0)
         mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
@@ -99,15 +116,19 @@ def _open_below(folder: Path, parts: tuple[str, ...], location: str, what: str) 
     try:
         if os.open not in os.supports_dir_fd:
             path = folder.joinpath(*parts)
-            if any(folder.joinpath(*parts[:i + 1]).is_symlink() for i in range(len(parts))):
-                raise InvalidGraph(f"{what}: external data '{location}' goes through a symbolic link, which is refused")
+            if any(folder.joinpath(*parts[: i + 1]).is_symlink() for i in range(len(parts))):
+                raise InvalidGraph(
+                    f"{what}: external data '{location}' goes through a symbolic link, which is refused"
+                )
             return os.open(path, flags)
         # non-blocking, so that opening a named pipe cannot hang before its type is checked
         current = os.open(folder, flags | _DIRECTORY)
         for position, part in enumerate(parts):
             last = position == len(parts) - 1
             try:
-                following = os.open(part, flags | _NO_FOLLOW | (os.O_NONBLOCK if last else _DIRECTORY), dir_fd=current)
+                following = os.open(
+                    part, flags | _NO_FOLLOW | (os.O_NONBLOCK if last else _DIRECTORY), dir_fd=current
+                )
             finally:
                 os.close(current)
             current = following
@@ -115,5 +136,7 @@ def _open_below(folder: Path, parts: tuple[str, ...], location: str, what: str) 
     except FileNotFoundError:
         raise NoSuchFile(f"{what}: external data '{location}' does not exist in {folder}") from None
     except OSError as error:
-        raise InvalidGraph(f"{what}: external data '{location}' cannot be opened below the model's folder "
-                           f"({error.strerror}; symbolic links are refused)") from None
+        raise InvalidGraph(
+            f"{what}: external data '{location}' cannot be opened below the model's folder "
+            f"({error.strerror}; symbolic links are refused)"
+        ) from None

@@ -27,8 +27,13 @@ def blocker_line(node: NodeProto, name: str, opset: int) -> str:
     return f"Could not find an implementation for {kind}({opset}) node with name '{name}'"
 
 
-def blockers(model: OnnxModel, nodes: Iterable[NodeProto], opsets: Mapping[str, int] | None = None,
-             prefix: str = "", calls: tuple[str, ...] = ()) -> list[str]:
+def blockers(
+    model: OnnxModel,
+    nodes: Iterable[NodeProto],
+    opsets: Mapping[str, int] | None = None,
+    prefix: str = "",
+    calls: tuple[str, ...] = (),
+) -> list[str]:
     """A line for each node in `nodes`, and in the functions they call, that the op table does not have."""
     opsets = opsets if opsets is not None else model.opsets
     lines = []

@@ -10,7 +10,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
 from tinyinfer.frontend.onnx import functions
 from tinyinfer.frontend.onnx.context import NodeContext
-from tinyinfer.frontend.onnx.errors import InvalidArgument, InvalidGraph, NotImplemented, UnsupportedModel
+from tinyinfer.frontend.onnx.errors import InvalidArgument, InvalidGraph, NotSupported, UnsupportedModel
 from tinyinfer.frontend.onnx.limits import Limits
 from tinyinfer.frontend.onnx.model import OnnxModel, node_name, ordered_nodes
 from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain, find_op
@@ -40,7 +40,7 @@ class Scope:
             if found is not None:
                 return found
             if name in scope.unavailable:
-                raise NotImplementedError(scope.unavailable[name])
+                raise NotSupported(scope.unavailable[name])
             scope = scope.outer
         return None
 
@@ -54,8 +54,11 @@ class Scope:
         return found
 
 
-def import_graph(model: OnnxModel, shapes: Mapping[str, Sequence[int]],
-                 known_values: Mapping[str, np.ndarray] | None = None) -> Graph:
+def import_graph(
+    model: OnnxModel,
+    shapes: Mapping[str, Sequence[int]],
+    known_values: Mapping[str, np.ndarray] | None = None,
+) -> Graph:
     """The Graph of `model` at the given shapes of its inputs (one concrete shape for each).
 
     `known_values` gives inputs whose value is fixed; they stay in the signature, and the result is right for these
@@ -100,20 +103,25 @@ class Importer:
             outputs[value.name] = found
         return Graph(inputs, outputs, proto.name)
 
-    def _inputs(self, shapes: Mapping[str, Sequence[int]], known_values: Mapping[str, np.ndarray],
-                scope: Scope) -> dict[str, Node]:
+    def _inputs(
+        self, shapes: Mapping[str, Sequence[int]], known_values: Mapping[str, np.ndarray], scope: Scope
+    ) -> dict[str, Node]:
         inputs: dict[str, Node] = {}
         optional = [v for v in self.model.overridable if v.name in shapes]
         for value in [*self.model.inputs, *optional]:
             if value.dtype not in NUMERIC:
-                raise NotImplementedError(f"the input '{value.name}' is a {value.onnx_type}, which is not supported")
+                raise NotSupported(f"the input '{value.name}' is a {value.onnx_type}, which is not supported")
             if value.name not in shapes:
                 raise InvalidArgument(f"no shape is given for the input '{value.name}'")
             shape = tuple(int(d) for d in shapes[value.name])
             declared = value.shape
-            if declared is not None and (len(declared) != len(shape) or any(
-                    isinstance(d, int) and d != s for d, s in zip(declared, shape))):
-                raise InvalidArgument(f"the input '{value.name}' has shape {list(declared)}, not {list(shape)}")
+            if declared is not None and (
+                len(declared) != len(shape)
+                or any(isinstance(d, int) and d != s for d, s in zip(declared, shape))
+            ):
+                raise InvalidArgument(
+                    f"the input '{value.name}' has shape {list(declared)}, not {list(shape)}"
+                )
             if any(d < 0 for d in shape):
                 raise InvalidArgument(f"the input '{value.name}' cannot have shape {list(shape)}")
             made = build.input_node(value.name, shape, value.dtype)
@@ -121,8 +129,10 @@ class Importer:
             if value.name in known_values:
                 array = np.asarray(known_values[value.name])
                 if array.shape != shape or array.dtype.name != value.dtype:
-                    raise InvalidArgument(f"the known value of '{value.name}' is {array.dtype} of shape "
-                                          f"{list(array.shape)}, not {value.dtype} of {list(shape)}")
+                    raise InvalidArgument(
+                        f"the known value of '{value.name}' is {array.dtype} of shape "
+                        f"{list(array.shape)}, not {value.dtype} of {list(shape)}"
+                    )
                 scope.values[value.name] = build.constant(array.copy(), name=value.name)
         return inputs
 
@@ -131,7 +141,7 @@ class Importer:
             what = f"initializer '{tensor.name}'"
             try:
                 scope.values[tensor.name] = build.constant(self.reader.literal(tensor, what))
-            except NotImplemented as error:
+            except NotSupported as error:
                 scope.unavailable[tensor.name] = str(error)
         for sparse in graph.sparse_initializer:
             name = sparse.values.name
@@ -144,7 +154,9 @@ class Importer:
         for position, node in enumerate(nodes):
             self._count += 1
             if self._count > self.limits.max_nodes:
-                raise InvalidGraph(f"the model has more than {self.limits.max_nodes} nodes with its functions inlined")
+                raise InvalidGraph(
+                    f"the model has more than {self.limits.max_nodes} nodes with its functions inlined"
+                )
             name = scope.prefix + node_name(node, position)
             domain = canonical_domain(node.domain)
             function = functions.find_function(self.model.proto, node)
@@ -165,7 +177,9 @@ class Importer:
         result = {}
         for attribute in node.attribute:
             if attribute.name in result:
-                raise InvalidGraph(f"node '{node.name}' ({node.op_type}) has two attributes '{attribute.name}'")
+                raise InvalidGraph(
+                    f"node '{node.name}' ({node.op_type}) has two attributes '{attribute.name}'"
+                )
             if attribute.ref_attr_name:
                 given = scope.attributes.get(attribute.ref_attr_name)
                 if given is not None:
@@ -188,7 +202,9 @@ class Importer:
         while inputs and inputs[-1] is None:
             inputs.pop()
         if len(inputs) < fewest or any(x is None for x in inputs[:fewest]):
-            context.fail(f"takes at least {fewest} inputs, but {sum(x is not None for x in inputs)} are given")
+            context.fail(
+                f"takes at least {fewest} inputs, but {sum(x is not None for x in inputs)} are given"
+            )
         if most is not None and len(inputs) > most:
             context.fail(f"takes at most {most} inputs, not {len(inputs)}")
         try:
@@ -200,7 +216,7 @@ class Importer:
         results = list(result) if isinstance(result, (tuple, list)) else [result]
         names = list(context.proto.output)
         results += [None] * (len(names) - len(results))
-        results = self._fold(inputs, results[:len(names)])
+        results = self._fold(inputs, results[: len(names)])
         self._record_origin([r for r in results if r is not None], context.name)
         for name, value in zip(names, results):
             if not name:
@@ -209,13 +225,17 @@ class Importer:
                 scope.unavailable[name] = f"{context.label}: the output '{name}' is not supported"
             else:
                 if value.size > self.limits.max_elements:
-                    context.fail(f"the output '{name}' of shape {list(value.shape)} is over the limit of "
-                                 f"{self.limits.max_elements} elements")
+                    context.fail(
+                        f"the output '{name}' of shape {list(value.shape)} is over the limit of "
+                        f"{self.limits.max_elements} elements"
+                    )
                 scope.values[name] = value
 
     # ---- functions and branches
 
-    def _call(self, function: FunctionProto, context: NodeContext, inputs: list[Node | None], scope: Scope) -> None:
+    def _call(
+        self, function: FunctionProto, context: NodeContext, inputs: list[Node | None], scope: Scope
+    ) -> None:
         """Inline a model-local function."""
         if scope.depth >= self.limits.max_depth:
             context.fail(f"functions and branches are nested more than {self.limits.max_depth} deep")
@@ -224,8 +244,12 @@ class Importer:
         attributes = {a.name: a for a in function.attribute_proto}
         attributes.update(self._attributes(context.proto, scope))
         opsets = {canonical_domain(o.domain): int(o.version) for o in function.opset_import}
-        inner = Scope(opsets=opsets or scope.opsets, prefix=f"{context.name}/", depth=scope.depth + 1,
-                      attributes=attributes)
+        inner = Scope(
+            opsets=opsets or scope.opsets,
+            prefix=f"{context.name}/",
+            depth=scope.depth + 1,
+            attributes=attributes,
+        )
         for name, value in zip(function.input, [*inputs, *[None] * len(function.input)]):
             if value is not None:
                 inner.values[name] = value
@@ -244,8 +268,13 @@ class Importer:
         scope = context.scope
         if scope.depth >= self.limits.max_depth:
             context.fail(f"functions and branches are nested more than {self.limits.max_depth} deep")
-        inner = Scope(outer=scope, opsets=opsets, prefix=f"{context.name}/", depth=scope.depth + 1,
-                      attributes=scope.attributes)
+        inner = Scope(
+            outer=scope,
+            opsets=opsets,
+            prefix=f"{context.name}/",
+            depth=scope.depth + 1,
+            attributes=scope.attributes,
+        )
         self._add_initializers(graph, inner)
         nodes = ordered_nodes(graph, graph.node, scope.names(), where=f"branch '{graph.name}'")
         missing = functions.blockers(self.model, nodes, opsets)
@@ -295,7 +324,7 @@ class Importer:
                 folded.append(result)
                 continue
             value = self.known(result)
-            folded.append(result if value is None else build.constant(np.ascontiguousarray(value)))
+            folded.append(result if value is None else build.constant(value))
         return folded
 
     def _record_origin(self, results: list[Node], name: str) -> None:

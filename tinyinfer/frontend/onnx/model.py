@@ -100,7 +100,9 @@ class OnnxModel:
         return whole
 
 
-def load_model(source: str | os.PathLike[str] | bytes | ModelProto, limits: Limits = DEFAULT_LIMITS) -> OnnxModel:
+def load_model(
+    source: str | os.PathLike[str] | bytes | ModelProto, limits: Limits = DEFAULT_LIMITS
+) -> OnnxModel:
     """Parse and check a model from a path, bytes or a ModelProto. The weights stay in the file.
 
     Raises NoSuchFile, InvalidProtobuf, NoModel; InvalidGraph for duplicate, missing or cyclic names.
@@ -112,11 +114,15 @@ def load_model(source: str | os.PathLike[str] | bytes | ModelProto, limits: Limi
     initializers = {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}
     declared = [_value_spec(v) for v in graph.input]
     model = OnnxModel(
-        proto, content, TensorReader(content, limits),
+        proto,
+        content,
+        TensorReader(content, limits),
         inputs=[v for v in declared if v.name not in initializers],
         outputs=[_value_spec(v) for v in graph.output],
         overridable=[v for v in declared if v.name in initializers],
-        opsets=opsets, node_count=len(graph.node), limits=limits,
+        opsets=opsets,
+        node_count=len(graph.node),
+        limits=limits,
     )
     if model.node_count > limits.max_nodes:
         raise InvalidGraph(f"the model has {model.node_count} nodes, over the limit of {limits.max_nodes}")
@@ -136,8 +142,13 @@ def _opsets(proto: ModelProto) -> dict[str, int]:
     return opsets
 
 
-def ordered_nodes(graph: GraphProto | None, nodes: Iterable[NodeProto], outer: Iterable[str],
-                  inputs: Iterable[str] = (), where: str = "graph") -> list[NodeProto]:
+def ordered_nodes(
+    graph: GraphProto | None,
+    nodes: Iterable[NodeProto],
+    outer: Iterable[str],
+    inputs: Iterable[str] = (),
+    where: str = "graph",
+) -> list[NodeProto]:
     """`nodes` with inputs before users; the given order where that already holds.
 
     `outer` are names visible from enclosing graphs. For a function, `graph` is None and `inputs` its parameters.
@@ -148,8 +159,10 @@ def ordered_nodes(graph: GraphProto | None, nodes: Iterable[NodeProto], outer: I
     if graph is not None:
         given |= {v.name for v in graph.input} | {t.name for t in graph.initializer}
         given |= {s.values.name for s in graph.sparse_initializer}
-        for kind, names in (("input", [v.name for v in graph.input]),
-                            ("initializer", [t.name for t in graph.initializer])):
+        for kind, names in (
+            ("input", [v.name for v in graph.input]),
+            ("initializer", [t.name for t in graph.initializer]),
+        ):
             if len(set(names)) != len(names):
                 twice = next(n for n in names if names.count(n) > 1)
                 raise InvalidGraph(f"the {where} has two {kind}s named '{twice}'")
@@ -160,15 +173,19 @@ def ordered_nodes(graph: GraphProto | None, nodes: Iterable[NodeProto], outer: I
             if not name:
                 continue
             if name in maker or name in given:
-                raise InvalidGraph(f"{describe(node, position)} makes '{name}', which exists already: every name may be "
-                                   "made once only")
+                raise InvalidGraph(
+                    f"{describe(node, position)} makes '{name}', which exists already: every name may be "
+                    "made once only"
+                )
             maker[name] = position
     in_order = True
     for position, node in enumerate(nodes):
         for name in node.input:
             if name and name not in maker and name not in given and name not in outer:
-                raise InvalidGraph(f"{describe(node, position)} reads '{name}', which is no input, no initializer and "
-                                   "no node's output")
+                raise InvalidGraph(
+                    f"{describe(node, position)} reads '{name}', which is no input, no initializer and "
+                    "no node's output"
+                )
             in_order &= maker.get(name, -1) < position
     if graph is not None:
         for value in graph.output:
@@ -190,8 +207,9 @@ def _sorted(nodes: list[NodeProto], maker: dict[str, int]) -> list[NodeProto]:
                 state[current] = 1
                 for other in needs[current]:
                     if state[other] == 1:
-                        raise InvalidGraph(f"{describe(nodes[other], other)} is part of a cycle: it needs its own "
-                                           "result")
+                        raise InvalidGraph(
+                            f"{describe(nodes[other], other)} is part of a cycle: it needs its own result"
+                        )
                     if state[other] == 0:
                         stack.append(other)
             else:

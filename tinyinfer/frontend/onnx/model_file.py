@@ -67,7 +67,7 @@ class ModelBytes:
     def _position(self, data: bytes) -> int | None:
         if not self._nonce or len(data) != len(self._nonce) + 8 or not data.startswith(self._nonce):
             return None
-        return int.from_bytes(data[len(self._nonce):], "little")
+        return int.from_bytes(data[len(self._nonce) :], "little")
 
 
 def read_model(source: str | os.PathLike[str] | bytes | ModelProto) -> ModelBytes:
@@ -129,7 +129,9 @@ def _parse(content: Buffer, what: str) -> ModelBytes:
     try:
         proto.ParseFromString(data)
     except (DecodeError, ValueError) as error:
-        raise InvalidProtobuf(f"{what}: Protobuf parsing failed ({str(error) or 'truncated or damaged'})") from None
+        raise InvalidProtobuf(
+            f"{what}: Protobuf parsing failed ({str(error) or 'truncated or damaged'})"
+        ) from None
     return ModelBytes(proto, _nonce=nonce if raw else b"", _raw=raw, _offsets=offsets)
 
 
@@ -155,8 +157,16 @@ def _encode_varint(value: int) -> bytes:
     return bytes(result)
 
 
-def _strip(data: memoryview, position: int, end: int, kind: str, depth: int, nonce: bytes, raw: list[memoryview],
-           offsets: list[int]) -> list[Buffer]:
+def _strip(
+    data: memoryview,
+    position: int,
+    end: int,
+    kind: str,
+    depth: int,
+    nonce: bytes,
+    raw: list[memoryview],
+    offsets: list[int],
+) -> list[Buffer]:
     """The message in `data[position:end]` as pieces to join, long raw data replaced by tokens."""
     if depth > _MAX_DEPTH:
         raise _Unusual
@@ -182,11 +192,16 @@ def _strip(data: memoryview, position: int, end: int, kind: str, depth: int, non
                 before = len(raw)
                 parts = _strip(data, position, position + length, inner, depth + 1, nonce, raw, offsets)
                 if len(raw) > before:
-                    pieces += [data[kept:start], _encode_varint(key), _encode_varint(sum(map(len, parts))), *parts]
+                    pieces += [
+                        data[kept:start],
+                        _encode_varint(key),
+                        _encode_varint(sum(map(len, parts))),
+                        *parts,
+                    ]
                     kept = position + length
             elif length >= STRIP_BYTES and kind == "tensor" and key >> 3 == _RAW_DATA:
                 token = nonce + len(raw).to_bytes(8, "little")
-                raw.append(data[position:position + length])
+                raw.append(data[position : position + length])
                 offsets.append(position)
                 pieces += [data[kept:start], _encode_varint(key), _encode_varint(len(token)), token]
                 kept = position + length

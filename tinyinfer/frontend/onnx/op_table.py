@@ -28,13 +28,20 @@ class Tolerance:
 
 
 EXACT = Tolerance({}, "moves or compares values, rounds nothing")
-ROUNDED = Tolerance({"float64": 1e-15, "float32": 5e-7, "float16": 2e-3}, "a few correctly rounded operations")
-TRANSCENDENTAL = Tolerance({"float64": 1e-13, "float32": 4e-6, "float16": 4e-3},
-                           "polynomials within a few units in the last place, composed")
-ACCUMULATED = Tolerance({"float64": 1e-12, "float32": 2e-5, "float16": 1e-2},
-                        "sums in another order than the reference; the error grows with the square root of the length")
-RECURRENT = Tolerance({"float64": 1e-11, "float32": 1e-4, "float16": 2e-2},
-                      "accumulated sums fed back through the time steps")
+ROUNDED = Tolerance(
+    {"float64": 1e-15, "float32": 5e-7, "float16": 2e-3}, "a few correctly rounded operations"
+)
+TRANSCENDENTAL = Tolerance(
+    {"float64": 1e-13, "float32": 4e-6, "float16": 4e-3},
+    "polynomials within a few units in the last place, composed",
+)
+ACCUMULATED = Tolerance(
+    {"float64": 1e-12, "float32": 2e-5, "float16": 1e-2},
+    "sums in another order than the reference; the error grows with the square root of the length",
+)
+RECURRENT = Tolerance(
+    {"float64": 1e-11, "float32": 1e-4, "float16": 2e-2}, "accumulated sums fed back through the time steps"
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,13 @@ class OpEntry:
 OP_TABLE: dict[tuple[str, str], list[OpEntry]] = {}
 
 
-def onnx_op(name: str, since: int = 1, until: int = LAST_OPSET, domain: str = "ai.onnx",
-            tolerance: Tolerance = ROUNDED) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def onnx_op(
+    name: str,
+    since: int = 1,
+    until: int = LAST_OPSET,
+    domain: str = "ai.onnx",
+    tolerance: Tolerance = ROUNDED,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register an import function for `name` in opsets `since` to `until`; ranges of one op must not overlap."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,8 +5,20 @@ from __future__ import annotations
 import importlib
 
 FAMILIES = (
-    "ops_elementwise", "ops_activation", "ops_logic", "ops_matmul", "ops_conv", "ops_pool", "ops_shape", "ops_constant", "ops_index",
-    "ops_reduce", "ops_norm",
+    "ops_elementwise",
+    "ops_activation",
+    "ops_logic",
+    "ops_matmul",
+    "ops_conv",
+    "ops_pool",
+    "ops_shape",
+    "ops_constant",
+    "ops_index",
+    "ops_reduce",
+    "ops_norm",
+    "ops_resize",
+    "ops_recurrent",
+    "ops_control",
 )
 
 

@@ -46,11 +46,15 @@ def parametric_relu(ctx: NodeContext, x: Node, slope: Node) -> Node:
     ctx.same_dtype(x, slope)
     if ctx.opset < 7 and len(slope.shape) == 1 and slope.size > 1:
         # opset 1 to 6: one slope per channel
-        ctx.require(len(x.shape) >= 2 and slope.shape[0] == x.shape[1], f"a slope for each of the channels of "
-                    f"{list(x.shape)} is expected, not {list(slope.shape)}")
+        ctx.require(
+            len(x.shape) >= 2 and slope.shape[0] == x.shape[1],
+            f"a slope for each of the channels of {list(x.shape)} is expected, not {list(slope.shape)}",
+        )
         slope = build.reshape(slope, [slope.shape[0], *[1] * (len(x.shape) - 2)])
-    ctx.require(build.broadcast_shape(x.shape, slope.shape) == x.shape, f"the slope of shape {list(slope.shape)} does "
-                f"not broadcast to {list(x.shape)}")
+    ctx.require(
+        build.broadcast_shape(x.shape, slope.shape) == x.shape,
+        f"the slope of shape {list(slope.shape)} does not broadcast to {list(x.shape)}",
+    )
     scaled = build.apply("MUL", x, slope)
     value = ctx.known(slope)
     if value is not None and is_float(slope) and bool(((value >= 0) & (value <= 1)).all()):
@@ -61,8 +65,11 @@ def parametric_relu(ctx: NodeContext, x: Node, slope: Node) -> Node:
 def _exp_minus_one(x: Node) -> Node:
     """e^x - 1 for x <= 0, without cancellation near zero: tanh(x/2) (e^x + 1)."""
     one = like(1, x)
-    return elementwise("MUL", elementwise("TANH", elementwise("MUL", x, like(0.5, x))),
-                       elementwise("ADD", elementwise("EXP", x), one))
+    return elementwise(
+        "MUL",
+        elementwise("TANH", elementwise("MUL", x, like(0.5, x))),
+        elementwise("ADD", elementwise("EXP", x), one),
+    )
 
 
 def elu(x: Node, alpha: float) -> Node:
@@ -188,5 +195,9 @@ def shrink(ctx: NodeContext, x: Node) -> Node:
     """x + bias below -lambd, x - bias above lambd, 0 between."""
     bias, bound = ctx.number("bias", 0.0), ctx.number("lambd", 0.5)
     zero = like(0, x)
-    above = elementwise("WHERE", elementwise("CMPLT", like(bound, x), x), elementwise("SUB", x, like(bias, x)), zero)
-    return elementwise("WHERE", elementwise("CMPLT", x, like(-bound, x)), elementwise("ADD", x, like(bias, x)), above)
+    above = elementwise(
+        "WHERE", elementwise("CMPLT", like(bound, x), x), elementwise("SUB", x, like(bias, x)), zero
+    )
+    return elementwise(
+        "WHERE", elementwise("CMPLT", x, like(-bound, x)), elementwise("ADD", x, like(bias, x)), above
+    )

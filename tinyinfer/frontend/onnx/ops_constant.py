@@ -37,7 +37,7 @@ def constant(ctx: NodeContext) -> Node:
 @onnx_op("Shape", tolerance=EXACT)
 def shape(ctx: NodeContext, x: Node) -> Node:
     """The shape as int64, or the part of it from `start` to `end`."""
-    return build.constant(np.array(x.shape[ctx.integer("start", 0):ctx.integer("end", None)], np.int64))
+    return build.constant(np.array(x.shape[ctx.integer("start", 0) : ctx.integer("end", None)], np.int64))
 
 
 @onnx_op("Size", tolerance=EXACT)
@@ -62,7 +62,9 @@ def constant_of_shape(ctx: NodeContext, shape_: Node) -> Node:
 def range_(ctx: NodeContext, start: Node, limit: Node, delta: Node) -> Node:
     """start, start + delta, … below limit."""
     dtype = ctx.same_dtype(start, limit, delta)
-    first, last, step = (ctx.constant_scalar(x, n) for x, n in ((start, "start"), (limit, "limit"), (delta, "delta")))
+    first, last, step = (
+        ctx.constant_scalar(x, n) for x, n in ((start, "start"), (limit, "limit"), (delta, "delta"))
+    )
     ctx.require(step != 0, "'delta' must not be 0")
     ctx.require(all(np.isfinite(v) for v in (first, last, step)), "start, limit and delta must be finite")
     count = max(int(np.ceil((last - first) / step)), 0)
@@ -93,5 +95,9 @@ def triangle(ctx: NodeContext, x: Node, k: Node | None = None) -> Node:
     rows, columns = (index(output_axis(i, x.shape[i])) for i in (rank - 2, rank - 1))
     distance = build.position(columns - rows, x.shape, "int64")
     bound = build.full(diagonal, x.shape, "int64")
-    kept = elementwise("CMPLE", bound, distance) if ctx.flag("upper", True) else elementwise("CMPLE", distance, bound)
+    kept = (
+        elementwise("CMPLE", bound, distance)
+        if ctx.flag("upper", True)
+        else elementwise("CMPLE", distance, bound)
+    )
     return elementwise("WHERE", kept, x, build.full(0, x.shape, x.dtype))

@@ -26,11 +26,15 @@ def _check(ctx: NodeContext, x: Node, w: Node, bias: Node | None, channels_axis:
     ctx.require(len(w.shape) == rank + 2, f"the weights must be of rank {rank + 2}, not {list(w.shape)}")
     kernel = list(w.shape[2:])
     given = ctx.integers("kernel_shape", None, rank, 1)
-    ctx.require(given is None or given == kernel, f"the attribute 'kernel_shape' is {given}, but the weights are "
-                f"{list(w.shape)}")
+    ctx.require(
+        given is None or given == kernel,
+        f"the attribute 'kernel_shape' is {given}, but the weights are {list(w.shape)}",
+    )
     ctx.require(all(k > 0 for k in kernel), f"the weights {list(w.shape)} have an empty kernel")
-    ctx.require(x.shape[1] == channels_axis, f"the input has {x.shape[1]} channels, but the weights {list(w.shape)} "
-                f"take {channels_axis}")
+    ctx.require(
+        x.shape[1] == channels_axis,
+        f"the input has {x.shape[1]} channels, but the weights {list(w.shape)} take {channels_axis}",
+    )
     return kernel
 
 
@@ -64,20 +68,27 @@ def transposed_convolution(ctx: NodeContext, x: Node, w: Node, bias: Node | None
     return channel_bias(result, bias)
 
 
-def _transposed_geometry(ctx: NodeContext, sizes: list[int], kernel: list[int], strides: list[int],
-                         dilations: list[int]) -> tuple[list[int], list[int]]:
+def _transposed_geometry(
+    ctx: NodeContext, sizes: list[int], kernel: list[int], strides: list[int], dilations: list[int]
+) -> tuple[list[int], list[int]]:
     """Padding cut off in front, and output sizes."""
     rank = len(sizes)
     extra = ctx.integers("output_padding", [0] * rank, rank, 0)
     for e, s, d in zip(extra, strides, dilations):
-        ctx.require(e < max(s, d), f"output_padding {extra} must be below the stride {strides} or the dilation")
-    full = [(n - 1) * s + (k - 1) * d + 1 + e for n, s, k, d, e in zip(sizes, strides, kernel, dilations, extra)]
+        ctx.require(
+            e < max(s, d), f"output_padding {extra} must be below the stride {strides} or the dilation"
+        )
+    full = [
+        (n - 1) * s + (k - 1) * d + 1 + e for n, s, k, d, e in zip(sizes, strides, kernel, dilations, extra)
+    ]
     auto = ctx.string("auto_pad", "NOTSET", AUTO_PAD)
     wanted = ctx.integers("output_shape", None)
     if wanted is not None:
         wanted = wanted[-rank:] if len(wanted) == rank + 2 else wanted
-        ctx.require(len(wanted) == rank and all(d > 0 for d in wanted), f"the attribute 'output_shape' must hold "
-                    f"{rank} positive numbers, not {wanted}")
+        ctx.require(
+            len(wanted) == rank and all(d > 0 for d in wanted),
+            f"the attribute 'output_shape' must hold {rank} positive numbers, not {wanted}",
+        )
     elif auto in ("SAME_UPPER", "SAME_LOWER"):
         wanted = [n * s for n, s in zip(sizes, strides)]
     if wanted is None:
@@ -94,8 +105,15 @@ def _transposed_geometry(ctx: NodeContext, sizes: list[int], kernel: list[int], 
     return before, list(wanted)
 
 
-def _transposed(x: Node, w: Node, group: int, strides: list[int], dilations: list[int], before: list[int],
-                outputs: list[int]) -> Node:
+def _transposed(
+    x: Node,
+    w: Node,
+    group: int,
+    strides: list[int],
+    dilations: list[int],
+    before: list[int],
+    outputs: list[int],
+) -> Node:
     """One contraction with the residues of the strides as axes of its result.
 
     Along one axis, output position P = s q + r (before cropping) meets input i through tap k where P = i s + k d.
@@ -114,7 +132,7 @@ def _transposed(x: Node, w: Node, group: int, strides: list[int], dilations: lis
     places = [size for pair in zip(quotients, strides) for size in pair]
     shape = (n, group, og, *places, cg, *taps)
     axes = [index(output_axis(i, d)) for i, d in enumerate(shape)]
-    c, ts = axes[3 + 2 * rank], axes[4 + 2 * rank:]
+    c, ts = axes[3 + 2 * rank], axes[4 + 2 * rank :]
     channel = axes[1] * cg + c
     sources = [axes[3 + 2 * i] - ts[i] * steps[i] for i in range(rank)]
     weights = [ts[i] * strides[i] + axes[4 + 2 * i] for i in range(rank)]
@@ -128,11 +146,11 @@ def _transposed(x: Node, w: Node, group: int, strides: list[int], dilations: lis
 def _inflate(w: Node, axis: int, dilation: int) -> Node:
     """`w` with zeros between its taps along `axis`."""
     shape = w.shape
-    split = build.reshape(w, [*shape[:axis + 1], 1, *shape[axis + 1:]])
+    split = build.reshape(w, [*shape[: axis + 1], 1, *shape[axis + 1 :]])
     behind = [0] * len(split.shape)
     behind[axis + 1] = dilation - 1
     spread = build.pad(split, [0] * len(split.shape), behind)
-    joined = build.reshape(spread, [*shape[:axis], shape[axis] * dilation, *shape[axis + 1:]])
+    joined = build.reshape(spread, [*shape[:axis], shape[axis] * dilation, *shape[axis + 1 :]])
     stops = list(joined.shape)
     stops[axis] -= dilation - 1
     return build.shrink(joined, [0] * len(stops), stops)

@@ -103,7 +103,9 @@ def hyperbolic_sine(ctx: NodeContext, x: Node) -> Node:
 def hyperbolic_cosine(ctx: NodeContext, x: Node) -> Node:
     """(e^x + e^-x) / 2."""
     ctx.floating(x)
-    total = build.elementwise("ADD", build.elementwise("EXP", x), build.elementwise("EXP", build.elementwise("NEG", x)))
+    total = build.elementwise(
+        "ADD", build.elementwise("EXP", x), build.elementwise("EXP", build.elementwise("NEG", x))
+    )
     return _half(total)
 
 
@@ -128,8 +130,9 @@ def inverse_hyperbolic_sine(ctx: NodeContext, x: Node) -> Node:
     root = build.elementwise("SQRT", build.elementwise("ADD", square, one))
     inner = build.elementwise("ADD", a, build.elementwise("DIV", square, build.elementwise("ADD", one, root)))
     result = log_one_plus(inner)
-    return build.elementwise("WHERE", build.elementwise("CMPLT", x, like(0, x)), build.elementwise("NEG", result),
-                             result)
+    return build.elementwise(
+        "WHERE", build.elementwise("CMPLT", x, like(0, x)), build.elementwise("NEG", result), result
+    )
 
 
 @onnx_op("Acosh", tolerance=TRANSCENDENTAL)
@@ -150,10 +153,21 @@ def inverse_hyperbolic_tangent(ctx: NodeContext, x: Node) -> Node:
 
 
 # Chebyshev-like fit of atan(z) / z in z² on |z| <= tan(pi/8) (Cephes atan, double precision P/Q)
-_ATAN_P = (-8.750608600031904122785e-1, -1.615753718733365076637e1, -7.500855792314704667340e1,
-           -1.228866684490136173410e2, -6.485021904942025371773e1)
-_ATAN_Q = (1.0, 2.485846490142306297962e1, 1.650270098316988542046e2, 4.328810604912902668951e2,
-           4.853903996359136964868e2, 1.945506571482613964425e2)
+_ATAN_P = (
+    -8.750608600031904122785e-1,
+    -1.615753718733365076637e1,
+    -7.500855792314704667340e1,
+    -1.228866684490136173410e2,
+    -6.485021904942025371773e1,
+)
+_ATAN_Q = (
+    1.0,
+    2.485846490142306297962e1,
+    1.650270098316988542046e2,
+    4.328810604912902668951e2,
+    4.853903996359136964868e2,
+    1.945506571482613964425e2,
+)
 
 
 def _polynomial(x: Node, coefficients: tuple[float, ...]) -> Node:
@@ -171,14 +185,19 @@ def arc_tangent(x: Node) -> Node:
     inverse = build.elementwise("NEG", build.elementwise("RECIP", build.elementwise("MAX", a, one)))
     middle = build.elementwise("DIV", build.elementwise("SUB", a, one), build.elementwise("ADD", a, one))
     z = build.elementwise("WHERE", large, inverse, build.elementwise("WHERE", medium, middle, a))
-    offset = build.elementwise("WHERE", large, like(math.pi / 2, x),
-                               build.elementwise("WHERE", medium, like(math.pi / 4, x), like(0, x)))
+    offset = build.elementwise(
+        "WHERE",
+        large,
+        like(math.pi / 2, x),
+        build.elementwise("WHERE", medium, like(math.pi / 4, x), like(0, x)),
+    )
     square = build.elementwise("MUL", z, z)
     ratio = build.elementwise("DIV", _polynomial(square, _ATAN_P), _polynomial(square, _ATAN_Q))
     fit = build.elementwise("MULACC", build.elementwise("MUL", z, square), ratio, z)
     result = build.elementwise("ADD", offset, fit)
-    return build.elementwise("WHERE", build.elementwise("CMPLT", x, like(0, x)), build.elementwise("NEG", result),
-                             result)
+    return build.elementwise(
+        "WHERE", build.elementwise("CMPLT", x, like(0, x)), build.elementwise("NEG", result), result
+    )
 
 
 @onnx_op("Atan", tolerance=TRANSCENDENTAL)
@@ -195,7 +214,9 @@ def inverse_sine(ctx: NodeContext, x: Node) -> Node:
     one = like(1, x)
     # (1 - x)(1 + x) keeps the digits that 1 - x² loses near 1
     inside = build.elementwise("MUL", build.elementwise("SUB", one, x), build.elementwise("ADD", one, x))
-    half = arc_tangent(build.elementwise("DIV", x, build.elementwise("ADD", one, build.elementwise("SQRT", inside))))
+    half = arc_tangent(
+        build.elementwise("DIV", x, build.elementwise("ADD", one, build.elementwise("SQRT", inside)))
+    )
     return build.elementwise("ADD", half, half)
 
 
@@ -217,14 +238,18 @@ def legacy_broadcast(ctx: NodeContext, a: Node, b: Node) -> Node:
     """`b` as opsets 1 to 6 broadcast it: equal shapes, or aligned with `a` from the attribute `axis` on."""
     if not ctx.flag("broadcast"):
         # some converters left the flag out and relied on a scalar or an equal shape
-        ctx.require(a.shape == b.shape or b.size == 1, f"shapes {list(a.shape)} and {list(b.shape)} differ, and the "
-                    "attribute 'broadcast' is not set")
+        ctx.require(
+            a.shape == b.shape or b.size == 1,
+            f"shapes {list(a.shape)} and {list(b.shape)} differ, and the attribute 'broadcast' is not set",
+        )
     axis = ctx.integer("axis")
     if axis is None or not b.shape:
         return b
     axis = ctx.axis(axis, len(a.shape))
-    ctx.require(axis + len(b.shape) <= len(a.shape), f"the second input of rank {len(b.shape)} does not fit at axis "
-                f"{axis} of {list(a.shape)}")
+    ctx.require(
+        axis + len(b.shape) <= len(a.shape),
+        f"the second input of rank {len(b.shape)} does not fit at axis {axis} of {list(a.shape)}",
+    )
     return build.reshape(b, [*b.shape, *[1] * (len(a.shape) - axis - len(b.shape))])
 
 
@@ -242,7 +267,12 @@ def _register_binary(name: str, op: str, integer_op: str | None, tolerance: Tole
     onnx_op(name, tolerance=tolerance)(function)
 
 
-for _name, _op, _integer in (("Add", "ADD", None), ("Sub", "SUB", None), ("Mul", "MUL", None), ("Div", "DIV", "IDIV")):
+for _name, _op, _integer in (
+    ("Add", "ADD", None),
+    ("Sub", "SUB", None),
+    ("Mul", "MUL", None),
+    ("Div", "DIV", "IDIV"),
+):
     _register_binary(_name, _op, _integer, ROUNDED)
 
 
@@ -279,7 +309,9 @@ def power(ctx: NodeContext, a: Node, b: Node) -> Node:
 def _constant_power(a: Node, exponent: float) -> Node | None:
     square = build.elementwise("MUL", a, a)
     table: dict[float, Callable[[], Node]] = {
-        0.0: lambda: like(1, a), 1.0: lambda: a, 2.0: lambda: square,
+        0.0: lambda: like(1, a),
+        1.0: lambda: a,
+        2.0: lambda: square,
         3.0: lambda: build.elementwise("MUL", square, a),
         4.0: lambda: build.elementwise("MUL", square, square),
         -1.0: lambda: build.elementwise("RECIP", a),

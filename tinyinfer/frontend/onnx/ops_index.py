@@ -46,7 +46,7 @@ def gather(ctx: NodeContext, x: Node, indices: Node) -> Node:
     known = ctx.known(places)
     if known is not None and _runs(known.reshape(-1)) <= MAX_RUNS:
         picked = pick(x, axis, known.reshape(-1).tolist())
-        return build.reshape(picked, [*x.shape[:axis], *known.shape, *x.shape[axis + 1:]])
+        return build.reshape(picked, [*x.shape[:axis], *known.shape, *x.shape[axis + 1 :]])
     return build.gather(x, places, axis)
 
 
@@ -54,11 +54,15 @@ def gather(ctx: NodeContext, x: Node, indices: Node) -> Node:
 def gather_elements(ctx: NodeContext, x: Node, indices: Node) -> Node:
     """One element of x for each index, at its own position on the other axes."""
     rank = len(x.shape)
-    ctx.require(rank >= 1 and len(indices.shape) == rank, f"its inputs must be of one rank, not {list(x.shape)} and "
-                f"{list(indices.shape)}")
+    ctx.require(
+        rank >= 1 and len(indices.shape) == rank,
+        f"its inputs must be of one rank, not {list(x.shape)} and {list(indices.shape)}",
+    )
     axis = ctx.axis(ctx.integer("axis", 0), rank)
-    ctx.require(all(i == axis or a <= b for i, (a, b) in enumerate(zip(indices.shape, x.shape))),
-                f"indices of shape {list(indices.shape)} reach outside of {list(x.shape)}")
+    ctx.require(
+        all(i == axis or a <= b for i, (a, b) in enumerate(zip(indices.shape, x.shape))),
+        f"indices of shape {list(indices.shape)} reach outside of {list(x.shape)}",
+    )
     places = wrapped(ctx, indices, x.shape[axis])
     shape = indices.shape
     reads = [index(output_axis(i, d)) for i, d in enumerate(shape)]
@@ -71,12 +75,14 @@ def gather_nd(ctx: NodeContext, x: Node, indices: Node) -> Node:
     """Slices of x at index tuples, which stand along the last axis of `indices`."""
     batch = ctx.integer("batch_dims", 0, minimum=0)
     ctx.require(indices.dtype == "int64", f"'indices' must be int64, not {indices.dtype}")
-    ctx.require(len(indices.shape) >= 1 and batch < min(len(x.shape), len(indices.shape)), f"batch_dims {batch} does not "
-                f"fit {list(x.shape)} and {list(indices.shape)}")
+    ctx.require(
+        len(indices.shape) >= 1 and batch < min(len(x.shape), len(indices.shape)),
+        f"batch_dims {batch} does not fit {list(x.shape)} and {list(indices.shape)}",
+    )
     ctx.require(x.shape[:batch] == indices.shape[:batch], "the batch dimensions of its inputs differ")
     depth = indices.shape[-1]
     ctx.require(1 <= depth <= len(x.shape) - batch, f"index tuples of {depth} do not fit {list(x.shape)}")
-    outer, inner = indices.shape[:-1], x.shape[batch + depth:]
+    outer, inner = indices.shape[:-1], x.shape[batch + depth :]
     shape = (*outer, *inner)
     reads = [index(output_axis(i, d)) for i, d in enumerate(outer[:batch])]
     slots = []
@@ -104,7 +110,9 @@ def one_hot(ctx: NodeContext, indices: Node, depth: Node, values: Node) -> Node:
     axis = ctx.axis(ctx.integer("axis", -1), rank)
     shape = (*indices.shape[:axis], size, *indices.shape[axis:])
     at = build.cast(indices, "int64")
-    at = elementwise("WHERE", elementwise("CMPLT", at, like(0, at)), elementwise("ADD", at, like(size, at)), at)
+    at = elementwise(
+        "WHERE", elementwise("CMPLT", at, like(0, at)), elementwise("ADD", at, like(size, at)), at
+    )
     spread = build.expand(build.reshape(at, [*indices.shape[:axis], 1, *indices.shape[axis:]]), shape)
     here = build.position(index(output_axis(axis, size)), shape, "int64")
     off = build.reshape(build.shrink(values, [0], [1]), ())

@@ -25,8 +25,12 @@ def _register_comparison(name: str, op: str, swapped: bool, since: int) -> None:
 
 
 for _name, _op, _swapped, _since in (
-        ("Equal", "CMPEQ", False, 1), ("Less", "CMPLT", False, 1), ("Greater", "CMPLT", True, 1),
-        ("LessOrEqual", "CMPLE", False, 12), ("GreaterOrEqual", "CMPLE", True, 12)):
+    ("Equal", "CMPEQ", False, 1),
+    ("Less", "CMPLT", False, 1),
+    ("Greater", "CMPLT", True, 1),
+    ("LessOrEqual", "CMPLE", False, 12),
+    ("GreaterOrEqual", "CMPLE", True, 12),
+):
     _register_comparison(_name, _op, _swapped, _since)
 
 
@@ -40,8 +44,13 @@ def _register_logic(name: str, op: str, bitwise: bool, since: int) -> None:
 
 
 for _name, _op, _bitwise, _since in (
-        ("And", "AND", False, 1), ("Or", "OR", False, 1), ("Xor", "XOR", False, 1),
-        ("BitwiseAnd", "AND", True, 18), ("BitwiseOr", "OR", True, 18), ("BitwiseXor", "XOR", True, 18)):
+    ("And", "AND", False, 1),
+    ("Or", "OR", False, 1),
+    ("Xor", "XOR", False, 1),
+    ("BitwiseAnd", "AND", True, 18),
+    ("BitwiseOr", "OR", True, 18),
+    ("BitwiseXor", "XOR", True, 18),
+):
     _register_logic(_name, _op, _bitwise, _since)
 
 
@@ -62,8 +71,10 @@ def bitwise_not(ctx: NodeContext, x: Node) -> Node:
 @onnx_op("BitShift", since=11, tolerance=EXACT)
 def bit_shift(ctx: NodeContext, x: Node, count: Node) -> Node:
     """Unsigned integers shifted left or right; counts beyond the width give 0."""
-    ctx.require(x.dtype.startswith("uint") and count.dtype == x.dtype, f"takes two unsigned integers of one type, not "
-                f"{x.dtype} and {count.dtype}")
+    ctx.require(
+        x.dtype.startswith("uint") and count.dtype == x.dtype,
+        f"takes two unsigned integers of one type, not {x.dtype} and {count.dtype}",
+    )
     op = "SHL" if ctx.string("direction", REQUIRED, ("LEFT", "RIGHT")) == "LEFT" else "SHR"
     x, count = build.broadcast(x, count)
     bits = int(x.dtype[4:])

@@ -35,8 +35,10 @@ def _matmul(ctx: NodeContext, a: Node, b: Node) -> Node:
 def gemm(ctx: NodeContext, a: Node, b: Node, c: Node | None = None) -> Node:
     """alpha A B + beta C, with A and B transposed on demand and C broadcast."""
     ctx.same_dtype(a, b, c)
-    ctx.require(len(a.shape) == 2 and len(b.shape) == 2, f"A and B must be matrices, not {list(a.shape)} and "
-                f"{list(b.shape)}")
+    ctx.require(
+        len(a.shape) == 2 and len(b.shape) == 2,
+        f"A and B must be matrices, not {list(a.shape)} and {list(b.shape)}",
+    )
     ctx.require(c is not None or ctx.opset >= 11, "C is missing (it is optional since opset 11)")
     alpha, beta = ctx.number("alpha", 1.0), ctx.number("beta", 1.0)
     if ctx.flag("transA"):
@@ -50,8 +52,10 @@ def gemm(ctx: NodeContext, a: Node, b: Node, c: Node | None = None) -> Node:
         return result
     if ctx.opset < 7:
         c = legacy_broadcast(ctx, result, c)
-    ctx.require(build.broadcast_shape(result.shape, c.shape) == result.shape, f"C of shape {list(c.shape)} does not "
-                f"broadcast to {list(result.shape)}")
+    ctx.require(
+        build.broadcast_shape(result.shape, c.shape) == result.shape,
+        f"C of shape {list(c.shape)} does not broadcast to {list(result.shape)}",
+    )
     scaled = c if beta == 1 else build.elementwise("MUL", c, like(beta, c))
     return build.apply("ADD", result, scaled)
 
@@ -64,14 +68,19 @@ def einsum(ctx: NodeContext, *inputs: Node) -> Node:
     equation = ctx.string("equation", REQUIRED).replace(" ", "")
     left, arrow, right = equation.partition("->")
     terms = left.split(",")
-    ctx.require(len(terms) == len(inputs), f"the equation '{equation}' has {len(terms)} operands, but {len(inputs)} "
-                "are given")
+    ctx.require(
+        len(terms) == len(inputs),
+        f"the equation '{equation}' has {len(terms)} operands, but {len(inputs)} are given",
+    )
     subscripts = [_letters(ctx, term, len(x.shape)) for term, x in zip(terms, inputs)]
     sizes: dict[str, int] = {}
     for letters, x in zip(subscripts, inputs):
         for letter, size in zip(letters, x.shape):
             known = sizes.get(letter, 1)
-            ctx.require(known in (1, size) or size == 1, f"'{letter}' of '{equation}' stands for both {known} and {size}")
+            ctx.require(
+                known in (1, size) or size == 1,
+                f"'{letter}' of '{equation}' stands for both {known} and {size}",
+            )
             sizes[letter] = max(known, size) if 0 not in (known, size) else 0
     if arrow:
         width = max((sum(l.isdigit() for l in s) for s in subscripts), default=0)
@@ -80,8 +89,10 @@ def einsum(ctx: NodeContext, *inputs: Node) -> Node:
         joined = "".join(terms).replace("...", "")
         once = sorted(l for l in set(joined) if joined.count(l) == 1)
         output = [*sorted(l for l in sizes if l.isdigit()), *once]
-    ctx.require(len(set(output)) == len(output) and set(output) <= sizes.keys(), f"the result of '{equation}' must name "
-                "letters of its operands, each once")
+    ctx.require(
+        len(set(output)) == len(output) and set(output) <= sizes.keys(),
+        f"the result of '{equation}' must name letters of its operands, each once",
+    )
     return _contract(list(inputs), subscripts, output, sizes)
 
 
@@ -93,28 +104,37 @@ def _expand_ellipsis(term: str, width: int) -> list[str]:
 
 def _letters(ctx: NodeContext, term: str, rank: int) -> list[str]:
     plain = term.replace("...", "")
-    ctx.require(plain.isascii() and (plain.isalpha() or not plain) and term.count("...") <= 1, f"'{term}' is no term of "
-                "an equation")
+    ctx.require(
+        plain.isascii() and (plain.isalpha() or not plain) and term.count("...") <= 1,
+        f"'{term}' is no term of an equation",
+    )
     width = rank - len(plain)
-    ctx.require(width == 0 or (width > 0 and "..." in term and width < 10), f"'{term}' does not fit a tensor of rank "
-                f"{rank}")
+    ctx.require(
+        width == 0 or (width > 0 and "..." in term and width < 10),
+        f"'{term}' does not fit a tensor of rank {rank}",
+    )
     return _expand_ellipsis(term, width)
 
 
-def _contract(inputs: list[Node], subscripts: list[list[str]], output: list[str], sizes: dict[str, int]) -> Node:
+def _contract(
+    inputs: list[Node], subscripts: list[list[str]], output: list[str], sizes: dict[str, int]
+) -> Node:
     """Pairs from the left, each summed over the letters that nothing later needs."""
     result, letters = inputs[0], subscripts[0]
     if len(inputs) == 1:
         kept = [*output, *(l for l in dict.fromkeys(letters) if l not in output)]
         return build.reduce("SUM", _spread(result, letters, kept, sizes), range(len(output), len(kept)))
     for position in range(1, len(inputs)):
-        later = {l for s in subscripts[position + 1:] for l in s}
+        later = {l for s in subscripts[position + 1 :] for l in s}
         present = dict.fromkeys([*letters, *subscripts[position]])
         last = position == len(inputs) - 1
         kept = output if last else [l for l in present if l in output or l in later]
         order = [*kept, *(l for l in present if l not in kept)]
-        product = build.elementwise("MUL", _spread(result, letters, order, sizes),
-                                    _spread(inputs[position], subscripts[position], order, sizes))
+        product = build.elementwise(
+            "MUL",
+            _spread(result, letters, order, sizes),
+            _spread(inputs[position], subscripts[position], order, sizes),
+        )
         result, letters = build.reduce("SUM", product, range(len(kept), len(order))), list(kept)
     return result
 

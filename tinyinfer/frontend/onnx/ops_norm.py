@@ -23,21 +23,27 @@ def along_channels(x: Node, vector: Node) -> Node:
 
 def _channel_vector(ctx: NodeContext, x: Node, vector: Node, what: str) -> Node:
     channels = x.shape[1]
-    ctx.require(vector.shape == (channels,), f"'{what}' must hold one number for each of {channels} channels, not "
-                f"{list(vector.shape)}")
+    ctx.require(
+        vector.shape == (channels,),
+        f"'{what}' must hold one number for each of {channels} channels, not {list(vector.shape)}",
+    )
     return vector
 
 
 @onnx_op("BatchNormalization", tolerance=ACCUMULATED)
-def batch_normalization(ctx: NodeContext, x: Node, scale: Node, bias: Node, mean: Node, variance: Node) -> Node:
+def batch_normalization(
+    ctx: NodeContext, x: Node, scale: Node, bias: Node, mean: Node, variance: Node
+) -> Node:
     """(x - mean) / sqrt(variance + epsilon) · scale + bias with given statistics; constants fold to one MUL and ADD."""
     ctx.floating(x)
     ctx.require(len(x.shape) >= 2, f"the input must be [N, C, …], not {list(x.shape)}")
     ctx.require(ctx.opset >= 9 or ctx.flag("spatial", True), "the attribute 'spatial' = 0 is not supported")
     if ctx.opset >= 14 and ctx.flag("training_mode"):
         ctx.unsupported("training_mode = 1 (statistics of the batch) is not supported")
-    vectors = [_channel_vector(ctx, x, v, n) for v, n in ((scale, "scale"), (bias, "B"), (mean, "input_mean"),
-                                                         (variance, "input_var"))]
+    vectors = [
+        _channel_vector(ctx, x, v, n)
+        for v, n in ((scale, "scale"), (bias, "B"), (mean, "input_mean"), (variance, "input_var"))
+    ]
     epsilon = ctx.number("epsilon", 1e-5)
     known = [ctx.known(v) for v in vectors]
     if all(v is not None for v in known):
@@ -86,7 +92,9 @@ def _stash(ctx: NodeContext, x: Node, default: int = 1) -> tuple[Node, str]:
 
 
 @onnx_op("LayerNormalization", since=1, tolerance=ACCUMULATED)
-def layer_normalization(ctx: NodeContext, x: Node, scale: Node, bias: Node | None = None) -> tuple[Node, Node, Node]:
+def layer_normalization(
+    ctx: NodeContext, x: Node, scale: Node, bias: Node | None = None
+) -> tuple[Node, Node, Node]:
     """Normalised over the axes from `axis` on, scaled and shifted; also the mean and the reciprocal deviation."""
     ctx.floating(x)
     axis = ctx.axis(ctx.integer("axis", -1), len(x.shape))
@@ -100,8 +108,10 @@ def _scaled(ctx: NodeContext, x: Node, scale: Node, bias: Node | None) -> Node:
     for op, other, what in (("MUL", scale, "scale"), ("ADD", bias, "bias")):
         if other is None:
             continue
-        ctx.require(build.broadcast_shape(x.shape, other.shape) == x.shape, f"'{what}' of shape {list(other.shape)} does "
-                    f"not broadcast to {list(x.shape)}")
+        ctx.require(
+            build.broadcast_shape(x.shape, other.shape) == x.shape,
+            f"'{what}' of shape {list(other.shape)} does not broadcast to {list(x.shape)}",
+        )
         x = build.apply(op, x, build.cast(other, x.dtype))
     return x
 
@@ -119,8 +129,10 @@ def rms_normalization(ctx: NodeContext, x: Node, scale: Node) -> Node:
 
 
 def _grouped(ctx: NodeContext, x: Node, groups: int) -> Node:
-    ctx.require(len(x.shape) >= 2 and x.shape[1] % groups == 0, f"the channels of {list(x.shape)} do not divide into "
-                f"{groups} groups")
+    ctx.require(
+        len(x.shape) >= 2 and x.shape[1] % groups == 0,
+        f"the channels of {list(x.shape)} do not divide into {groups} groups",
+    )
     split = build.reshape(x, [x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]])
     wide, _ = _stash(ctx, split)
     result, _, _ = _normalised(wide, range(2, len(split.shape)), ctx.number("epsilon", 1e-5))
@@ -134,7 +146,9 @@ def group_normalization_per_group(ctx: NodeContext, x: Node, scale: Node, bias: 
     groups = ctx.integer("num_groups", REQUIRED, minimum=1)
     result = _grouped(ctx, x, groups)
     for op, vector in (("MUL", scale), ("ADD", bias)):
-        ctx.require(vector.shape == (groups,), f"scale and bias must hold one number for each of {groups} groups")
+        ctx.require(
+            vector.shape == (groups,), f"scale and bias must hold one number for each of {groups} groups"
+        )
         result = build.apply(op, result, build.reshape(vector, [groups, *[1] * (len(result.shape) - 2)]))
     return build.reshape(result, x.shape)
 
@@ -185,7 +199,9 @@ def local_response_normalization(ctx: NodeContext, x: Node) -> Node:
     windows = build.window(squares, [size], [1], [1], [(size - 1) // 2], [size - 1 - (size - 1) // 2])
     total = build.reduce("SUM", windows, [len(x.shape)])
     total = build.permute(total, [order.index(i) for i in range(len(order))])
-    base = _plus(elementwise("MUL", total, like(ctx.number("alpha", 1e-4) / size, total)), ctx.number("bias", 1.0))
+    base = _plus(
+        elementwise("MUL", total, like(ctx.number("alpha", 1e-4) / size, total)), ctx.number("bias", 1.0)
+    )
     return elementwise("DIV", x, elementwise("POW", base, like(ctx.number("beta", 0.75), base)))
 
 
@@ -216,8 +232,13 @@ def _register_softmax(name: str, function: object) -> None:
         axis = axis if axis == rank else ctx.axis(axis, rank)
         flat = build.reshape(x, [math.prod(x.shape[:axis]), math.prod(x.shape[axis:])])
         # the axes themselves where they are there, so that no reshape stands in between
-        return function(x, range(axis, rank)) if axis < rank else build.reshape(  # type: ignore[operator]
-            function(flat, [1]), x.shape)  # type: ignore[operator]
+        return (
+            function(x, range(axis, rank))
+            if axis < rank
+            else build.reshape(  # type: ignore[operator]
+                function(flat, [1]), x.shape
+            )
+        )  # type: ignore[operator]
 
     def along_axis(ctx: NodeContext, x: Node) -> Node:
         ctx.floating(x)

@@ -22,7 +22,9 @@ def _window(ctx: NodeContext, x: Node) -> Window:
 
 def _pooled(op: str, x: Node, window: Window, fill: float | int | bool) -> Node:
     """Reduce over each window; the padding holds `fill`."""
-    patches = build.window(x, window.kernel, window.strides, window.dilations, window.before, window.after, fill)
+    patches = build.window(
+        x, window.kernel, window.strides, window.dilations, window.before, window.after, fill
+    )
     rank = len(window.kernel)
     return build.reduce(op, patches, range(len(patches.shape) - rank, len(patches.shape)))
 
@@ -50,7 +52,9 @@ def average_pool(ctx: NodeContext, x: Node) -> Node:
     for i, count in enumerate(counts):
         shape = [1] * len(total.shape)
         shape[2 + i] = len(count)
-        result = build.apply("MUL", result, build.reshape(build.constant([1 / c for c in count], x.dtype), shape))
+        result = build.apply(
+            "MUL", result, build.reshape(build.constant([1 / c for c in count], x.dtype), shape)
+        )
     return result
 
 

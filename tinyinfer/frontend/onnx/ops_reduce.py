@@ -46,11 +46,19 @@ def _square(x: Node, axes: list[int]) -> Node:
 
 
 def _log(x: Node) -> Node:
-    return elementwise("LOG", x) if is_float(x) else build.cast(elementwise("LOG", build.cast(x, "float64")), x.dtype)
+    return (
+        elementwise("LOG", x)
+        if is_float(x)
+        else build.cast(elementwise("LOG", build.cast(x, "float64")), x.dtype)
+    )
 
 
 def _root(x: Node) -> Node:
-    return elementwise("SQRT", x) if is_float(x) else build.cast(elementwise("SQRT", build.cast(x, "float64")), x.dtype)
+    return (
+        elementwise("SQRT", x)
+        if is_float(x)
+        else build.cast(elementwise("SQRT", build.cast(x, "float64")), x.dtype)
+    )
 
 
 def _log_sum_exp(x: Node, axes: list[int]) -> Node:

@@ -27,7 +27,9 @@ def dropout_by_attributes(ctx: NodeContext, x: Node) -> tuple[Node, Node]:
 
 
 @onnx_op("Dropout", since=12, tolerance=EXACT)
-def dropout(ctx: NodeContext, x: Node, ratio: Node | None = None, training: Node | None = None) -> tuple[Node, Node]:
+def dropout(
+    ctx: NodeContext, x: Node, ratio: Node | None = None, training: Node | None = None
+) -> tuple[Node, Node]:
     """The input: inference drops nothing. Training mode with a ratio above 0 is not supported."""
     if training is not None and bool(ctx.constant_scalar(training, "training_mode")):
         given = 0.5 if ratio is None else float(ctx.constant_scalar(ratio, "ratio"))
@@ -45,8 +47,10 @@ def reshape_to(ctx: NodeContext, x: Node, wanted: Sequence[int], allow_zero: boo
     shape = []
     for i, d in enumerate(wanted):
         if d == 0 and not allow_zero:
-            ctx.require(i < len(x.shape), f"the shape {wanted} keeps dimension {i} of {list(x.shape)}, which is not "
-                        "there")
+            ctx.require(
+                i < len(x.shape),
+                f"the shape {wanted} keeps dimension {i} of {list(x.shape)}, which is not there",
+            )
             d = x.shape[i]
         ctx.require(d >= -1, f"the shape {wanted} holds {d}")
         shape.append(d)
@@ -84,7 +88,9 @@ def transpose(ctx: NodeContext, x: Node) -> Node:
     """Axes in another order; reversed where none is given."""
     rank = len(x.shape)
     order = ctx.integers("perm", list(reversed(range(rank))), rank)
-    ctx.require(sorted(order) == list(range(rank)), f"the attribute 'perm' {order} is no permutation of {rank} axes")
+    ctx.require(
+        sorted(order) == list(range(rank)), f"the attribute 'perm' {order} is no permutation of {rank} axes"
+    )
     return build.permute(x, order)
 
 
@@ -93,7 +99,9 @@ def squeeze_axes(ctx: NodeContext, x: Node, axes: Sequence[int] | None) -> Node:
     if axes is None:
         return build.reshape(x, [d for d in x.shape if d != 1])
     gone = ctx.axes(axes, len(x.shape))
-    ctx.require(all(x.shape[a] == 1 for a in gone), f"the axes {gone} of {list(x.shape)} are not all of size 1")
+    ctx.require(
+        all(x.shape[a] == 1 for a in gone), f"the axes {gone} of {list(x.shape)} are not all of size 1"
+    )
     return build.reshape(x, [d for i, d in enumerate(x.shape) if i not in gone])
 
 
@@ -141,7 +149,9 @@ def expand(ctx: NodeContext, x: Node, shape: Node) -> Node:
 def tile_one_axis(ctx: NodeContext, x: Node, tiles: Node, axis: Node) -> Node:
     """The input repeated along one axis."""
     repeats = [1] * len(x.shape)
-    repeats[ctx.axis(int(ctx.constant_scalar(axis, "axis")), len(x.shape))] = int(ctx.constant_scalar(tiles, "tiles"))
+    repeats[ctx.axis(int(ctx.constant_scalar(axis, "axis")), len(x.shape))] = int(
+        ctx.constant_scalar(tiles, "tiles")
+    )
     return _tiled(ctx, x, repeats)
 
 
@@ -154,8 +164,14 @@ def tile(ctx: NodeContext, x: Node, repeats: Node) -> Node:
 def _tiled(ctx: NodeContext, x: Node, repeats: Sequence[int]) -> Node:
     ctx.require(all(r >= 0 for r in repeats), f"the repeats {list(repeats)} hold a negative number")
     shape = [d * r for d, r in zip(x.shape, repeats)]
-    return build.view(x, [index(output_axis(i, n)) % max(d, 1) if d != n else index(output_axis(i, n))
-                          for i, (n, d) in enumerate(zip(shape, x.shape))], shape)
+    return build.view(
+        x,
+        [
+            index(output_axis(i, n)) % max(d, 1) if d != n else index(output_axis(i, n))
+            for i, (n, d) in enumerate(zip(shape, x.shape))
+        ],
+        shape,
+    )
 
 
 # ---- concat, split, slice
@@ -167,15 +183,19 @@ def concat(ctx: NodeContext, *inputs: Node) -> Node:
     ctx.require(bool(inputs), "takes at least one input")
     ctx.same_dtype(*inputs)
     rank = len(inputs[0].shape)
-    ctx.require(all(len(x.shape) == rank for x in inputs), f"its inputs must be of one rank, not "
-                f"{[list(x.shape) for x in inputs]}")
+    ctx.require(
+        all(len(x.shape) == rank for x in inputs),
+        f"its inputs must be of one rank, not {[list(x.shape) for x in inputs]}",
+    )
     axis = ctx.axis(ctx.integer("axis", 1 if ctx.opset < 4 else REQUIRED), rank)
     return build.concat(inputs, axis)
 
 
 def _split(ctx: NodeContext, x: Node, sizes: Sequence[int], axis: int) -> list[Node]:
-    ctx.require(all(s >= 0 for s in sizes) and sum(sizes) == x.shape[axis], f"the parts {list(sizes)} do not add up to "
-                f"{x.shape[axis]}, the size of axis {axis}")
+    ctx.require(
+        all(s >= 0 for s in sizes) and sum(sizes) == x.shape[axis],
+        f"the parts {list(sizes)} do not add up to {x.shape[axis]}, the size of axis {axis}",
+    )
     ctx.require(len(sizes) >= ctx.outputs, f"there are {ctx.outputs} outputs for {len(sizes)} parts")
     parts, start = [], 0
     for size in sizes:
@@ -206,7 +226,9 @@ def split_1(ctx: NodeContext, x: Node, sizes: Node | None = None) -> list[Node]:
 def split_by_attribute(ctx: NodeContext, x: Node) -> list[Node]:
     """Parts along an axis; sizes from an attribute, else equal ones."""
     axis = ctx.axis(ctx.integer("axis", 0), len(x.shape))
-    return _split(ctx, x, ctx.integers("split", None) or _even_parts(ctx, x.shape[axis], ctx.outputs, False), axis)
+    return _split(
+        ctx, x, ctx.integers("split", None) or _even_parts(ctx, x.shape[axis], ctx.outputs, False), axis
+    )
 
 
 @onnx_op("Split", since=13, tolerance=EXACT)
@@ -219,14 +241,23 @@ def split(ctx: NodeContext, x: Node, sizes: Node | None = None) -> list[Node]:
     return _split(ctx, x, _even_parts(ctx, x.shape[axis], count, ctx.opset >= 18), axis)
 
 
-def sliced(ctx: NodeContext, x: Node, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None,
-           steps: Sequence[int] | None) -> Node:
+def sliced(
+    ctx: NodeContext,
+    x: Node,
+    starts: Sequence[int],
+    ends: Sequence[int],
+    axes: Sequence[int] | None,
+    steps: Sequence[int] | None,
+) -> Node:
     """numpy slicing with ONNX's clamping."""
     rank = len(x.shape)
     ctx.require(len(starts) == len(ends), f"{len(starts)} starts for {len(ends)} ends")
     where = ctx.axes(axes if axes is not None else range(len(starts)), rank)
     by = list(steps) if steps is not None else [1] * len(starts)
-    ctx.require(len(where) == len(starts) and len(by) == len(starts), f"{len(starts)} starts need as many axes and steps")
+    ctx.require(
+        len(where) == len(starts) and len(by) == len(starts),
+        f"{len(starts)} starts need as many axes and steps",
+    )
     ctx.require(all(by), "a step must not be 0")
     first, last, step = [0] * rank, list(x.shape), [1] * rank
     for start, end, axis, s in zip(starts, ends, where, by):
@@ -238,16 +269,24 @@ def sliced(ctx: NodeContext, x: Node, starts: Sequence[int], ends: Sequence[int]
 def slice_by_attributes(ctx: NodeContext, x: Node) -> Node:
     """Part of the input; bounds from attributes."""
     starts = ctx.integers("starts", REQUIRED)
-    return sliced(ctx, x, starts, ctx.integers("ends", REQUIRED, len(starts)), ctx.integers("axes", None), None)
+    return sliced(
+        ctx, x, starts, ctx.integers("ends", REQUIRED, len(starts)), ctx.integers("axes", None), None
+    )
 
 
 @onnx_op("Slice", since=10, tolerance=EXACT)
-def slice_by_inputs(ctx: NodeContext, x: Node, starts: Node, ends: Node, axes: Node | None = None,
-                    steps: Node | None = None) -> Node:
+def slice_by_inputs(
+    ctx: NodeContext, x: Node, starts: Node, ends: Node, axes: Node | None = None, steps: Node | None = None
+) -> Node:
     """Part of the input; bounds, axes and steps from inputs."""
-    return sliced(ctx, x, ctx.constant_ints(starts, "starts"), ctx.constant_ints(ends, "ends"),
-                  None if axes is None else ctx.constant_ints(axes, "axes"),
-                  None if steps is None else ctx.constant_ints(steps, "steps"))
+    return sliced(
+        ctx,
+        x,
+        ctx.constant_ints(starts, "starts"),
+        ctx.constant_ints(ends, "ends"),
+        None if axes is None else ctx.constant_ints(axes, "axes"),
+        None if steps is None else ctx.constant_ints(steps, "steps"),
+    )
 
 
 # ---- pad

@@ -36,7 +36,9 @@ class Window:
 AUTO_PAD = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 
 
-def window_of(ctx: NodeContext, sizes: Sequence[int], kernel: Sequence[int], ceil_mode: bool = False) -> Window:
+def window_of(
+    ctx: NodeContext, sizes: Sequence[int], kernel: Sequence[int], ceil_mode: bool = False
+) -> Window:
     """The window that a node's attributes describe over `sizes`; every attribute checked.
 
     With `ceil_mode`, padding behind is enlarged so that floor rounding gives the ONNX output size.
@@ -57,8 +59,10 @@ def window_of(ctx: NodeContext, sizes: Sequence[int], kernel: Sequence[int], cei
     for i in range(rank):
         span = sizes[i] + before[i] + after[i] - extents[i]
         if span < 0:
-            ctx.fail(f"the kernel spans {extents[i]} along spatial axis {i}, more than the padded size "
-                     f"{sizes[i] + before[i] + after[i]}")
+            ctx.fail(
+                f"the kernel spans {extents[i]} along spatial axis {i}, more than the padded size "
+                f"{sizes[i] + before[i] + after[i]}"
+            )
         if ceil_mode and span % strides[i]:
             outputs = -(-span // strides[i]) + 1
             # a last window that would start in the padding behind does not count
@@ -67,8 +71,9 @@ def window_of(ctx: NodeContext, sizes: Sequence[int], kernel: Sequence[int], cei
     return Window(tuple(sizes), kernel, strides, dilations, tuple(before), tuple(after))
 
 
-def same_padding(sizes: Sequence[int], extents: Sequence[int], strides: Sequence[int],
-                 upper: bool) -> tuple[list[int], list[int]]:
+def same_padding(
+    sizes: Sequence[int], extents: Sequence[int], strides: Sequence[int], upper: bool
+) -> tuple[list[int], list[int]]:
     """Padding that makes the output size ceil(size / stride); an odd amount has its extra at the end if `upper`."""
     before, after = [], []
     for size, extent, stride in zip(sizes, extents, strides):

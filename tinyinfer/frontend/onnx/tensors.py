@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import SparseTensorProto, TensorProto, numpy_helper
 
-from tinyinfer.frontend.onnx.errors import InvalidGraph
+from tinyinfer.frontend.onnx.errors import InvalidGraph, NotSupported
 from tinyinfer.frontend.onnx.external_data import ExternalData
 from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.frontend.onnx.model_file import ModelBytes
@@ -32,7 +32,20 @@ ELEMENT_TYPES: dict[int, tuple[str, str]] = {
 }
 
 NUMERIC = frozenset(
-    ("float32", "float16", "float64", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+    (
+        "float32",
+        "float16",
+        "float64",
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+    )
 )
 """The dtypes that the IR computes in."""
 
@@ -44,8 +57,9 @@ def element_name(element_type: int, what: str) -> str:
         raise InvalidGraph(f"{what} has element type {element_type}, which ONNX does not know")
     name = ELEMENT_TYPES.get(element_type, ("", ""))[0]
     if name not in NUMERIC:
-        raise NotImplementedError(f"{what} has element type {TensorProto.DataType.Name(element_type)}, which is not "
-                             "supported")
+        raise NotSupported(
+            f"{what} has element type {TensorProto.DataType.Name(element_type)}, which is not supported"
+        )
     return name
 
 
@@ -58,14 +72,16 @@ class TensorReader:
         self._limits = limits
 
     def literal(self, tensor: TensorProto, what: str) -> Literal:
-        """`tensor` as a Literal; `what` names it in errors (InvalidGraph, NotImplemented, NoSuchFile)."""
+        """`tensor` as a Literal; `what` names it in errors (InvalidGraph, NotSupported, NoSuchFile)."""
         dtype = np.dtype(element_name(tensor.data_type, what))
         shape = self._shape(tensor, what)
         elements = 1
         for d in shape:
             elements *= d
         if elements > self._limits.max_elements:
-            raise InvalidGraph(f"{what} declares {elements} elements, over the limit of {self._limits.max_elements}")
+            raise InvalidGraph(
+                f"{what} declares {elements} elements, over the limit of {self._limits.max_elements}"
+            )
         wanted = elements * dtype.itemsize
         raw: memoryview | bytes
         key: tuple[object, ...] | None
@@ -76,8 +92,10 @@ class TensorReader:
         else:
             return Literal(self._typed(tensor, shape, dtype, what), tensor.name)
         if len(raw) != wanted:
-            raise InvalidGraph(f"{what} of shape {list(shape)} and type {dtype} needs {wanted} bytes of data, but has "
-                               f"{len(raw)}")
+            raise InvalidGraph(
+                f"{what} of shape {list(shape)} and type {dtype} needs {wanted} bytes of data, but has "
+                f"{len(raw)}"
+            )
         little = dtype.newbyteorder("<")
         array = np.frombuffer(raw, little, elements) if elements else np.zeros(0, little)
         array = array.reshape(shape).astype(dtype, copy=elements <= SMALL_LITERAL)
@@ -108,7 +126,9 @@ class TensorReader:
         try:
             array = numpy_helper.to_array(tensor)
         except (ValueError, TypeError) as error:
-            raise InvalidGraph(f"{what} of shape {list(shape)} does not have the data it needs: {error}") from None
+            raise InvalidGraph(
+                f"{what} of shape {list(shape)} does not have the data it needs: {error}"
+            ) from None
         return np.ascontiguousarray(array.astype(dtype, copy=False)).reshape(shape)
 
     def sparse(self, sparse: SparseTensorProto, what: str) -> Literal:
