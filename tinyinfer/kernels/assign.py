@@ -184,7 +184,6 @@ class _Assignment:
         parent = self.concat_buffer(placed[0], preferred)
         assert parent.storage.order is not None
         if contraction is not None and not _unit_stride(lowered, contraction, parent.storage.order):
-            del self.concat_of[root]
             return
         self.buffers[root].order = parent.storage.order
         self.buffers[root].parent = parent
@@ -217,7 +216,8 @@ class _Assignment:
         self.concat_buffer(concat, first or tuple(range(len(concat.shape))))
         start = 0
         for part in concat.inputs:
-            if self.concat_of.get(part) != (concat, start):
+            stored = self.buffers.get(part)
+            if stored is None or stored.parent is not self.buffers[concat] or stored.parent_start != start:
                 self.source_strides(part)
                 self.numbers += 1
                 made = node("COPY", (part,), self.numbers, part.shape, part.dtype, concat.origin)

@@ -17,7 +17,7 @@ from tinyinfer.ir.node import Literal, Node
 from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import Expr, expression, walk
 from tinyinfer.kernels.layout import Buffer
-from tinyinfer.kernels.lower import LoweredKernel
+from tinyinfer.kernels.lower import LoweredKernel, walk_with_indices
 from tinyinfer.kernels.nest import Access, LoopNest, indices_of, join_terms, map_indices, mergeable, rebuild
 
 
@@ -73,6 +73,8 @@ class PhysicalKernel:
     lowered: LoweredKernel
     nest: LoopNest
     arguments: list[Buffer | PackedConstant]
+    offsets: tuple[int, ...] = ()
+    """Elements that each argument's pointer is moved by (see `rebase`); empty: none."""
 
 
 @dataclass
@@ -185,7 +187,8 @@ class ContractionNest:
     panels: Panels
 
     def text(self) -> str:
-        return (f"{self.physical.nest.text()}\ncontraction groups {self.groups} m {self.m} k {self.k} panels "
+        groups, m, k = (" ".join(f"{a.name}:{a.size}" for a in axes) or "()" for axes in (self.groups, self.m, self.k))
+        return (f"{self.physical.nest.text()}\ncontraction groups {groups} m {m} k {k} panels "
                 f"{self.panels.panel.size}x{self.panels.lane.size} of {self.panels.columns}\n"
                 f"  a {self.a}\n  b {self.b}\n")
 
@@ -268,3 +271,33 @@ def merge_contraction(c: ContractionNest) -> ContractionNest:
         nest = LoopNest(axes(nest.axes), change(nest.store), epilogue, nest.dtypes)
         c = replace(c, physical=replace(c.physical, nest=nest), epilogue=epilogue,
                     a=replace(c.a, address=change(c.a.address)), b=replace(c.b, address=change(c.b.address)))
+
+
+def rebase(kernel: PhysicalKernel, accesses: tuple[Access, ...] = ()) -> tuple[PhysicalKernel, tuple[Access, ...]]:
+    """Move the smallest literal of each argument's addresses into the argument's pointer.
+
+    Equal kernels on different slices of a buffer become the same code. `accesses` are further ones, not in the body.
+    Arguments that are read under guards stay: their guarded reads fall back to element 0.
+    """
+    least: dict[int, int] = {0: kernel.nest.store.const}
+    fixed: set[int] = set()
+    loads = [e.attrs for e in walk_with_indices(kernel.nest.body) if e.op == "LOAD"]
+    for access in (*loads, *accesses):
+        have = least.get(access.argument)
+        literal = access.address.const
+        least[access.argument] = literal if have is None else min(have, literal)
+        if access.guards:
+            fixed.add(access.argument)
+    offsets = tuple(0 if i in fixed else least.get(i, 0) for i in range(len(kernel.arguments)))
+    if not any(offsets):
+        return replace(kernel, offsets=offsets), accesses
+
+    def move(access: Access) -> Access:
+        return replace(access, address=access.address - offsets[access.argument])
+
+    def one(e: Expr) -> Expr | None:
+        return expression("LOAD", (), e.dtype, move(e.attrs)) if e.op == "LOAD" else None
+
+    nest = kernel.nest
+    moved = LoopNest(nest.axes, nest.store - offsets[0], rebuild(nest.body, one), nest.dtypes)
+    return replace(kernel, nest=moved, offsets=offsets), tuple(map(move, accesses))

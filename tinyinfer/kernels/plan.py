@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -31,6 +31,7 @@ from tinyinfer.kernels.physical import (
     build_contraction,
     merge_contraction,
     pack_constants,
+    rebase,
     to_physical,
 )
 from tinyinfer.kernels.schedule import (
@@ -62,6 +63,7 @@ class _Step:
 
     source: KernelSource
     arguments: list[Buffer | PackedConstant]
+    offsets: tuple[int, ...]
     chunks: int
     title: str
     origin: tuple[str, ...]
@@ -128,14 +130,16 @@ def _contraction_step(physical: PhysicalKernel, roles: Contraction, printer: Ker
     rows = prod(a.size for a in roles.m)
     vectors = pick_vectors(roles.vector.size, rows, machine)
     nest = merge_contraction(build_contraction(physical, roles, vectors * machine.lanes))
+    based, (a, b) = rebase(nest.physical, (nest.a, nest.b))
+    nest = replace(nest, physical=based, a=a, b=b, epilogue=based.nest.body)
     schedule = schedule_contraction(nest, vectors, machine)
     description = f"{nest.text()}\n{schedule}"
     source = _source(f"contract_{schedule.name}", description, lambda name: printer.contraction(name, nest, schedule))
     groups = prod(a.size for a in nest.groups)
     flops = 2 * groups * rows * roles.vector.size * prod(a.size for a in roles.k)
     title, origin = _title(physical.lowered.origin, "contraction")
-    return _Step(source, nest.physical.arguments, groups * schedule.row_blocks * schedule.column_blocks, title, origin,
-                 flops, _touched(nest.physical.arguments), lambda: description)
+    return _Step(source, based.arguments, based.offsets, groups * schedule.row_blocks * schedule.column_blocks, title, origin,
+                 flops, _touched(based.arguments), lambda: description)
 
 
 def sorted_for_constants(nest: LoopNest, vector: Axis | None) -> list[Axis]:
@@ -154,11 +158,13 @@ def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> _Step:
     physical = pack_constants(physical, sorted_for_constants(physical.nest, first.vector))
     nest = merge_axes(physical.nest)
     nest.axes = tuple(sorted(nest.axes, key=lambda a: -abs(nest.store.coefficient(a))))
+    based, _ = rebase(replace(physical, nest=nest))
+    nest = based.nest
     schedule = schedule_map(nest, machine.lanes, machine.registers)
     description = f"{nest.text()}\n{schedule}"
     source = _source(f"map_{schedule.name}", description, lambda name: printer.map(name, nest, schedule))
     title, origin = _title(physical.lowered.origin, physical.lowered.root.op.lower())
-    return _Step(source, physical.arguments, schedule.chunks, title, origin, _map_flops(nest),
+    return _Step(source, based.arguments, based.offsets, schedule.chunks, title, origin, _map_flops(nest),
                  _touched(physical.arguments), lambda: description)
 
 
@@ -179,7 +185,7 @@ def _halo_step(buffer: Buffer, printer: KernelPrinter) -> _Step:
     source = _source("halo", description, lambda name: printer.halo(name, regions, dtype, fill))
     size = sum(r.length * prod(c for c, _ in r.loops) for r in regions) * buffer.itemsize
     title, origin = _title(buffer.value.origin, "halo")
-    return _Step(source, [buffer], 1, f"halo of {title}", origin, 0, size, lambda: description)
+    return _Step(source, [buffer], (), 1, f"halo of {title}", origin, 0, size, lambda: description)
 
 
 def halo_regions(buffer: Buffer) -> list[HaloRegion]:
@@ -216,22 +222,24 @@ def _finish(graph: Graph, outputs: dict, buffers: dict, steps: list[_Step]) -> P
     launches = []
     for step in steps:
         refs = []
-        for a in step.arguments:
+        for number, a in enumerate(step.arguments):
+            moved = step.offsets[number] if step.offsets else 0
             if isinstance(a, PackedConstant):
+                moved *= np.dtype(a.literal.dtype).itemsize
                 if a not in parameters:
                     parameters[a] = len(arrays)
                     arrays.append(a.array())
-                refs.append(BufferRef("parameter", parameters[a]))
+                refs.append(BufferRef("parameter", parameters[a], moved))
             elif a.space == "parameter":
                 whole = PackedConstant(a.value.attrs, a.value.shape, a.strides)
                 if whole not in parameters:
                     parameters[whole] = len(arrays)
                     arrays.append(whole.array())
-                refs.append(BufferRef("parameter", parameters[whole]))
+                refs.append(BufferRef("parameter", parameters[whole], moved * a.itemsize))
             elif a.space == "arena":
-                refs.append(BufferRef("arena", 0, place[a]))
+                refs.append(BufferRef("arena", 0, place[a] + moved * a.itemsize))
             else:
-                refs.append(BufferRef(a.space, a.number))
+                refs.append(BufferRef(a.space, a.number, moved * a.itemsize))
         used = [(a, position == 0) for position, a in enumerate(step.arguments) if isinstance(a, Buffer)]
         waits = any(_conflict(a, written, b, before, place) for a, written in used for b, before in pending)
         if waits:
