@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from tinyinfer.runtime.memory import lower_bound, pack
 
 lifetimes = st.lists(
-    st.tuples(st.integers(0, 30), st.integers(0, 12), st.integers(0, 5000)).map(lambda t: (t[0], t[0] + t[1],
-    t[2])), max_size=60,
+    st.tuples(st.integers(0, 30), st.integers(0, 12), st.integers(0, 5000)).map(
+        lambda t: (t[0], t[0] + t[1], t[2])
+    ),
+    max_size=60,
 )
 
 

@@ -3,7 +3,7 @@
 The problem is dynamic storage allocation (Garey and Johnson, "Computers and Intractability", SR2), which is
 NP-hard. Greedy placement by size, each buffer in the smallest gap that holds it, is what inference engines
 use (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020); a few other orders
-cost little and are tried where the first one misses the lower bound. """
+cost little and are tried where the first one misses the lower bound."""
 
 from __future__ import annotations
 

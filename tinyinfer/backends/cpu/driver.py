@@ -397,6 +397,8 @@ define void @tinyinfer_profile(ptr %context, ptr %io, ptr %stamps) {
 }
 """
 
+ENTRIES = ("tinyinfer_run", "tinyinfer_profile", "tinyinfer_worker", "tinyinfer_stop")
+
 
 def driver_text(target: CpuTarget) -> str:
     """LLVM IR of the executor for `target`."""

@@ -14,7 +14,7 @@ import numpy as np
 from tinyinfer.backends.base import LaunchTime
 from tinyinfer.backends.cpu.cache import KernelCache
 from tinyinfer.backends.cpu.compile import Progress, compile_kernels
-from tinyinfer.backends.cpu.driver import driver_text
+from tinyinfer.backends.cpu.driver import ENTRIES, driver_text
 from tinyinfer.backends.cpu.loader import load
 from tinyinfer.backends.cpu.system import ALIGNMENT, Block, system_functions
 from tinyinfer.backends.cpu.tables import Tables
@@ -40,14 +40,16 @@ class _Native:
     threads.
     """
 
-    def __init__(self, plan: Plan, target: CpuTarget, threads: int, cache: KernelCache, progress: Progress |
-    None):
+    def __init__(
+        self, plan: Plan, target: CpuTarget, threads: int, cache: KernelCache, progress: Progress | None
+    ):
         self.system = system_functions()
-        driver = KernelSource(f"driver/{driver_text(target)}", "tinyinfer_run", lambda: driver_text(target))
+        text = driver_text(target)
+        driver = KernelSource(f"driver/{text}", "tinyinfer_run", lambda: text)
         sources = {source.key: source for source in (driver, *(launch.kernel for launch in plan.launches))}
         objects = compile_kernels(list(sources.values()), target, threads, cache, progress)
         numbers = {key: number for number, key in enumerate(sources)}
-        names = [source.name for source in sources.values()]
+        names = [ENTRIES, *([source.name] for source in list(sources.values())[1:])]
         self.code = load([objects[key] for key in sources], names, target)
         functions = [
             self.code.address(numbers[launch.kernel.key], launch.kernel.name) for launch in plan.launches
@@ -72,8 +74,7 @@ class _Native:
         self.closed = False
 
     def _copy_parameters(self, plan: Plan) -> list[int]:
-        """One block for all parameters; the plan then holds views of it, so that nothing is in memory twice.
-        """
+        """One block for all parameters; the plan then holds views of it, lest anything be in memory twice."""
         offsets = []
         end = 0
         for parameter in plan.parameters:
@@ -143,11 +144,11 @@ class CpuExecutable:
         _ALIVE.add(self._native)
         self._finalizer = weakref.finalize(self, self._native.close)
         self._sizes = [
-            int(np.prod(spec.shape, dtype=np.int64)) * numpy_dtype(spec.dtype).itemsize for spec in
-            self.inputs
+            int(np.prod(spec.shape, dtype=np.int64)) * numpy_dtype(spec.dtype).itemsize
+            for spec in self.inputs
         ]
         self._results = [(spec.shape, numpy_dtype(spec.dtype)) for spec in self.outputs]
-        self._io = (ctypes.c_void_p * max(1, len(self.inputs) + len(self.outputs)))()
+        self._io = (ctypes.c_void_p * (len(self.inputs) + len(self.outputs)))()
         self._io_address = ctypes.addressof(self._io)
 
     def run(self, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -165,8 +166,7 @@ class CpuExecutable:
         return outputs
 
     def profile(self, feeds: Sequence[np.ndarray], runs: int = 10) -> list[LaunchTime]:
-        """Median seconds of each launch over `runs` runs, on all threads, each launch after the one before.
-        """
+        """Median seconds of each launch over `runs` runs on all threads, one launch after the other."""
         self._check(feeds)
         outputs = [np.empty(shape, dtype) for shape, dtype in self._results]
         stamps = np.zeros((max(1, runs), len(self._launches) + 1), np.int64)

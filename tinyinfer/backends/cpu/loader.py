@@ -58,8 +58,8 @@ class Loaded:
         return found
 
 
-def load(objects: Sequence[bytes], names: Sequence[str], target: CpuTarget) -> Loaded:
-    """Make relocatable `objects` of `target` executable. `names[i]` is a function that object i defines."""
+def load(objects: Sequence[bytes], names: Sequence[Sequence[str]], target: CpuTarget) -> Loaded:
+    """Make relocatable `objects` of `target` executable. `names[i]` are the functions wanted of object i."""
     if sys.platform == "linux" and platform.machine() == "x86_64":
         try:
             return load_elf(objects)
@@ -253,26 +253,27 @@ def _make_executable(base: int, size: int) -> None:
         raise OSError(ctypes.get_errno(), "memory for code cannot be made executable")
 
 
-def load_mcjit(objects: Sequence[bytes], names: Sequence[str], target: CpuTarget) -> Loaded:
+def load_mcjit(objects: Sequence[bytes], names: Sequence[Sequence[str]], target: CpuTarget) -> Loaded:
     """The same through LLVM's MCJIT, on any system that it knows."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small", jit=True
-    )
     engines = []
     symbols = []
-    for data, name in zip(objects, names):
-        # an engine an object: names may repeat, and each object's sections stay close together
+    for data, wanted in zip(objects, names):
+        # an engine an object: names may repeat, and each object's sections stay close together;
+        # every engine becomes the owner of its target machine
+        machine = llvm.Target.from_triple(target.triple).create_target_machine(
+            cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small", jit=True
+        )
         module = llvm.parse_assembly("", llvm.create_context())
         engine = llvm.create_mcjit_compiler(module, machine)
         engine.add_object_file(llvm.ObjectFileRef.from_data(data))
         engine.finalize_object()
-        address = engine.get_function_address(name)
-        if not address:
-            raise RuntimeError(f"MCJIT finds no function {name!r}")
-        symbols.append({name: address})
+        found = {name: engine.get_function_address(name) for name in wanted}
+        if not all(found.values()):
+            raise RuntimeError(f"MCJIT finds not all of {', '.join(wanted)}")
+        symbols.append(found)
         engines.append(engine)
     return Loaded(symbols, engines)

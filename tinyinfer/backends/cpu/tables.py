@@ -107,8 +107,9 @@ class Tables:
     def reset(self) -> None:
         """As before the first run. No thread may be in the driver."""
         self._counters[:] = 0
-        self._set({at: 0 for at in (driver.GENERATION, driver.STOP, driver.DONE, driver.FRONT,
-        driver.SLEEPERS)})
+        self._set(
+            {at: 0 for at in (driver.GENERATION, driver.STOP, driver.DONE, driver.FRONT, driver.SLEEPERS)}
+        )
 
     def _set(self, values: dict[int, int]) -> None:
         words = self._words(0, driver.CONTEXT_BYTES)

@@ -15,8 +15,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def default_threads() -> int:
-    """Cores that this process may use: its CPU set without SMT siblings, and no more than its cgroup's quota.
-    """
+    """Cores that this process may use: its CPU set without SMT siblings, at most its cgroup's quota."""
     try:
         cpus = os.sched_getaffinity(0)
     except AttributeError:
@@ -47,8 +46,7 @@ class Workers:
         self.started = count <= 0
 
     def start(self) -> None:
-        """Start the threads, once. Fewer run where the system has no more; the work gets done all the same.
-        """
+        """Start the threads, once. Where the system has no more of them, fewer do the work."""
         if self.started:
             return
         self.started = True
