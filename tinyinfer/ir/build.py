@@ -172,6 +172,8 @@ def reshape(x: Node, shape: Sequence[int]) -> Node:
         return x
     if int(np.prod(shape, dtype=object)) != x.size:
         raise ValueError(f"cannot reshape {list(x.shape)} to {list(shape)}")
+    if not x.size:  # nothing is read, and strides of 0 are no divisors
+        return view(x, [index(0)] * len(x.shape), shape)
     axes = [output_axis(i, d) for i, d in enumerate(shape)]
     return view(x, unflatten(flatten(axes, shape), x.shape), shape)
 

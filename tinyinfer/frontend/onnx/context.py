@@ -1,4 +1,4 @@
-"""What an import function sees of its ONNX node: checked attributes, constants, and errors that name the node."""
+"""What an import function sees of its ONNX node: checked attributes, constants, errors that name the node."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from tinyinfer.frontend.onnx.errors import InvalidGraph, NeedsValue, NotSupported
 from tinyinfer.frontend.onnx.tensors import element_name
+from tinyinfer.ir.build import constant
 from tinyinfer.ir.node import Literal, Node, topological_order
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class NodeContext:
         return bool(self.integer(name, int(default)))
 
     def number(self, name: str, default: Any = None) -> Any:
-        """A float attribute. Protobuf gives the float32 widened to a double, which is what float32 arithmetic needs."""
+        """A float attribute: the float32 of the file, widened."""
         value = self._value(name, AttributeProto.FLOAT, default)
         return None if value is None else float(value)
 
@@ -199,6 +200,11 @@ class NodeContext:
         """The value of `x` if it depends on no graph input, else None."""
         return self.importer.known(x)
 
+    def folded(self, x: Node) -> Node:
+        """`x` as a constant if it depends on no graph input, else as it is."""
+        value = self.importer.known(x)
+        return x if value is None else constant(value)
+
     def constant(self, x: Node, what: str) -> np.ndarray:
         """The value of input `what`, which must not depend on what is fed (NeedsValue otherwise)."""
         value = self.importer.known(x)
@@ -215,9 +221,7 @@ class NodeContext:
         """The value of a one-dimensional (or scalar) integer input that must be constant."""
         value = self.constant(x, what)
         if value.dtype.kind not in "iu" or value.ndim > 1:
-            self.fail(
-                f"the input '{what}' must be a list of integers, not {value.dtype} of shape {list(value.shape)}"
-            )
+            self.fail(f"the input '{what}' must be a list of integers, not {value.dtype}{list(value.shape)}")
         result = [int(v) for v in value.reshape(-1)]
         if length is not None and len(result) != length:
             self.fail(f"the input '{what}' must hold {length} numbers, not {len(result)}: {result}")

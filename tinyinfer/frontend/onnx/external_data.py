@@ -1,9 +1,9 @@
 """The one reader of external tensor data: contained below the model's folder, mapped, never copied.
 
-A location is untrusted: it must be relative, stay below the folder without `..`, and no part of it may be a symbolic
-link; the file must be regular and have one name only (a hard link could lead out of the folder). Each folder is
-opened below its parent's descriptor without following links, and checks are made on the descriptor that is mapped, so
-that nothing can be swapped in between.
+A location is untrusted: it must be relative, stay below the folder without `..`, and no part of it may be a
+symbolic link; the file must be regular and have one name only (a hard link could lead out of the folder).
+Each folder is opened below its parent's descriptor without following links, and checks are made on the
+descriptor that is mapped, so that nothing can be swapped in between.
 
 Source: ONNX "External Data" (keys location, offset, length, checksum); other keys are ignored.
 """
@@ -34,7 +34,8 @@ class ExternalData:
     def read(self, tensor: TensorProto, wanted_bytes: int) -> tuple[memoryview, tuple[object, ...]]:
         """The bytes of `tensor` and a key that identifies them.
 
-        Raises InvalidGraph for a location that is not allowed or a range outside the file, NoSuchFile for no file.
+        Raises InvalidGraph for a location that is not allowed or a range outside the file, NoSuchFile for no
+        file.
         """
         what = f"tensor '{tensor.name}'"
         if self._folder is None:

@@ -1,4 +1,4 @@
-"""From a loaded model to a Graph: walks the nodes, calls the op table, folds small constants, records origins."""
+"""From a loaded model to a Graph: walk the nodes, call the op table, fold small constants, record origins."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def import_graph(
 ) -> Graph:
     """The Graph of `model` at the given shapes of its inputs (one concrete shape for each).
 
-    `known_values` gives inputs whose value is fixed; they stay in the signature, and the result is right for these
-    values only. An overridable initializer becomes an input only if `shapes` names it.
+    `known_values` gives inputs whose value is fixed; they stay in the signature, and the result is right for
+    these values only. An overridable initializer becomes an input only if `shapes` names it.
 
-    Raises UnsupportedModel with every node that has no implementation, InvalidGraph for a broken model, NeedsValue
-    where a shape depends on an input's value, InvalidArgument for wrong shapes.
+    Raises UnsupportedModel with every node that has no implementation, InvalidGraph for a broken model,
+    NeedsValue where a shape depends on an input's value, InvalidArgument for wrong shapes.
     """
     return Importer(model, model.limits).run(shapes, known_values or {})
 
 
 def blockers(model: OnnxModel) -> list[str]:
-    """One line for each node that cannot be imported; empty for a model that can be. Branches of If do not count."""
+    """One line for each node that cannot be imported. Branches of If are checked when they are taken."""
     return functions.blockers(model, model.nodes)
 
 
@@ -292,7 +292,7 @@ class Importer:
     # ---- constants and origins
 
     def known(self, x: Node) -> np.ndarray | None:
-        """The value of `x` if it depends on no graph input and is of a size that may be computed here, else None."""
+        """The value of `x` if it depends on no graph input and is small enough to compute here, else None."""
         if x.op == "CONST":
             return x.attrs.array
         if id(x) not in self._known:

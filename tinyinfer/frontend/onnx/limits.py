@@ -22,7 +22,7 @@ class Limits:
     """Time steps of a recurrent op, which are unrolled."""
 
     fold_elements: int = 4096
-    """Nodes whose inputs and outputs are all constants of at most this size are computed during the import."""
+    """Nodes with only constant inputs and outputs of at most this size are computed during the import."""
 
     constant_elements: int = 1 << 24
     """Elements of a value that an op needs as a number during the import."""

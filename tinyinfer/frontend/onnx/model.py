@@ -20,8 +20,8 @@ from tinyinfer.frontend.onnx.tensors import ELEMENT_TYPES, TensorReader
 class ValueSpec:
     """A model input or output as the model declares it.
 
-    `dtype` is a numpy name ("" for sequences, maps and the like), `onnx_type` a string such as "tensor(float)".
-    `shape` holds an int, a symbol's name, or None for a dimension that is not known; None for an unknown rank.
+    `dtype` is a numpy name ("" for sequences, maps and the like), `onnx_type` text such as "tensor(float)".
+    `shape` holds an int, a symbol's name, or None for an unknown dimension; it is None for an unknown rank.
     """
 
     name: str
@@ -34,8 +34,8 @@ class ValueSpec:
 class OnnxModel:
     """A parsed model. Make it with `load_model`.
 
-    `proto` holds tokens in place of long weights (see `full_proto`). `overridable` are the initializers that are
-    also inputs. `content` and `reader` give access to the weights.
+    `proto` holds tokens in place of long weights (see `full_proto`). `overridable` are the initializers that
+    are also inputs. `content` and `reader` give access to the weights.
     """
 
     proto: ModelProto
@@ -151,7 +151,8 @@ def ordered_nodes(
 ) -> list[NodeProto]:
     """`nodes` with inputs before users; the given order where that already holds.
 
-    `outer` are names visible from enclosing graphs. For a function, `graph` is None and `inputs` its parameters.
+    `outer` are names visible from enclosing graphs. For a function, `graph` is None and `inputs` are its
+    parameters.
     Raises InvalidGraph for a name that is made twice, a name that nothing makes, and cycles.
     """
     nodes = list(nodes)

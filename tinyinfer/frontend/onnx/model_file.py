@@ -1,9 +1,9 @@
 """Reading an ONNX file without copying its weights.
 
-The file is mapped. A walk over the protobuf wire format finds the long `raw_data` of tensors, and the parser gets a
-copy of the bytes in which each is replaced by a short token, so that parsing costs the size of the graph and not of
-the weights. `ModelBytes.raw` turns a token back into a view of the mapped file. A token holds a random number, so
-that no file can forge one. Whatever the walk does not understand goes to the parser as it is.
+The file is mapped. A walk over the protobuf wire format finds the long `raw_data` of tensors, and the parser
+gets a copy of the bytes in which each is replaced by a short token, so that parsing costs the size of the graph
+and not of the weights. `ModelBytes.raw` turns a token back into a view of the mapped file. A token holds a
+random number, so that no file can forge one. Whatever the walk does not understand goes to the parser as it is.
 
 Source: the protobuf encoding guide (wire types, varints) and the field numbers of `onnx.proto`.
 """
@@ -73,8 +73,8 @@ class ModelBytes:
 def read_model(source: str | os.PathLike[str] | bytes | ModelProto) -> ModelBytes:
     """Parse a model from a path, from bytes, or from a ModelProto (which is used as it is, not copied).
 
-    Raises NoSuchFile, InvalidProtobuf (with the path; also for truncated files and other formats), and NoModel for
-    a protobuf without a graph.
+    Raises NoSuchFile, InvalidProtobuf (with the path; also for truncated files and other formats), and
+    NoModel for a protobuf without a graph.
     """
     if isinstance(source, ModelProto):
         return _checked(ModelBytes(source), "the given ModelProto")

@@ -1,8 +1,8 @@
-"""The op table: what ONNX op, in which opsets, is imported by which function, how exactly, and why so exactly.
+"""The op table: which function imports which ONNX op in which opsets, how exactly, and why so exactly.
 
-An import function takes a NodeContext and one Node per ONNX input (None for an optional one left out) and returns a
-Node, or a tuple with one Node per ONNX output (None for one that is not supported). Its signature is the contract on
-the number of inputs, and its first docstring line is the documentation of the op.
+An import function takes a NodeContext and one Node per ONNX input (None for an optional one left out) and
+returns a Node, or a tuple with one Node per ONNX output (None for one that is not supported). Its signature is
+the contract on the number of inputs, and its first docstring line is the documentation of the op.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DOMAINS = {"": "ai.onnx", "ai.onnx": "ai.onnx"}
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest difference to the exact result, relative to the largest magnitude of the output, by dtype; and why."""
+    """Largest error by dtype, relative to the largest magnitude of the output; and its reason."""
 
     by_dtype: Mapping[str, float]
     reason: str
@@ -68,7 +68,7 @@ def onnx_op(
     domain: str = "ai.onnx",
     tolerance: Tolerance = ROUNDED,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register an import function for `name` in opsets `since` to `until`; ranges of one op must not overlap."""
+    """Register an import function for `name` in opsets `since` to `until`; ranges must not overlap."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         entries = OP_TABLE.setdefault((domain, name), [])

@@ -53,7 +53,7 @@ def convolution(ctx: NodeContext, x: Node, w: Node, bias: Node | None = None) ->
 
 @onnx_op("ConvTranspose", tolerance=ACCUMULATED)
 def transposed_convolution(ctx: NodeContext, x: Node, w: Node, bias: Node | None = None) -> Node:
-    """Convolution by [C, O / group, kernel …] backwards: each input position adds its kernel to the output."""
+    """Convolution by [C, O / group, kernel …] backwards: each input position adds its kernel."""
     group = ctx.integer("group", 1, minimum=1)
     ctx.require(len(w.shape) >= 3, f"the weights must be [C, O / group, kernel …], not {list(w.shape)}")
     kernel = _check(ctx, x, w, bias, w.shape[0])
@@ -116,7 +116,8 @@ def _transposed(
 ) -> Node:
     """One contraction with the residues of the strides as axes of its result.
 
-    Along one axis, output position P = s q + r (before cropping) meets input i through tap k where P = i s + k d.
+    Along one axis, output position P = s q + r (before cropping) meets input i through tap k where
+    P = i s + k d.
     With d = 1 and k = s t + r that is i = q - t for every residue r. With s = 1 it is i = q - d t.
     """
     rank = len(strides)

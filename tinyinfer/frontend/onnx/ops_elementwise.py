@@ -281,8 +281,6 @@ def modulo(ctx: NodeContext, a: Node, b: Node) -> Node:
     """Remainder with the sign of the divisor, or with `fmod` = 1 of the dividend."""
     ctx.same_dtype(a, b)
     truncating = ctx.flag("fmod")
-    # onnxruntime refuses floats without fmod; the text of ONNX does too
-    ctx.require(truncating or not is_float(a), "the attribute 'fmod' must be 1 for floats")
     return build.apply("FMOD" if truncating else "MOD", a, b)
 
 

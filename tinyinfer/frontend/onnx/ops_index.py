@@ -1,4 +1,4 @@
-"""Indexed reads: Gather and its relatives. Constant indices become plain views where they are evenly spaced."""
+"""Indexed reads: Gather and its relatives. Evenly spaced constant indices become plain views."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.op_table import EXACT, onnx_op
 from tinyinfer.frontend.onnx.ops_elementwise import like
-from tinyinfer.frontend.onnx.ops_shape import pick
+from tinyinfer.frontend.onnx.places import pick, read_places
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.index import Slot, index
 from tinyinfer.ir.node import Node, output_axis
 
-MAX_RUNS = 8
-"""Constant indices of at most this many evenly spaced runs are read as views; others through an index table."""
+MAX_RUNS = 4
+"""Constant indices of at most this many evenly spaced runs are views; others go through an index table."""
 
 
 def wrapped(ctx: NodeContext, indices: Node, size: int, what: str = "indices") -> Node:
@@ -44,10 +44,12 @@ def gather(ctx: NodeContext, x: Node, indices: Node) -> Node:
     axis = ctx.axis(ctx.integer("axis", 0), len(x.shape))
     places = wrapped(ctx, indices, x.shape[axis])
     known = ctx.known(places)
-    if known is not None and _runs(known.reshape(-1)) <= MAX_RUNS:
-        picked = pick(x, axis, known.reshape(-1).tolist())
-        return build.reshape(picked, [*x.shape[:axis], *known.shape, *x.shape[axis + 1 :]])
-    return build.gather(x, places, axis)
+    if known is None:
+        return build.gather(x, places, axis)
+    flat = known.reshape(-1)
+    few = 1 < _runs(flat) <= MAX_RUNS
+    picked = pick(x, axis, flat.tolist()) if few else read_places(x, {axis: flat})
+    return build.reshape(picked, [*x.shape[:axis], *known.shape, *x.shape[axis + 1 :]])
 
 
 @onnx_op("GatherElements", since=11, tolerance=EXACT)

@@ -70,16 +70,24 @@ def bitwise_not(ctx: NodeContext, x: Node) -> Node:
 
 @onnx_op("BitShift", since=11, tolerance=EXACT)
 def bit_shift(ctx: NodeContext, x: Node, count: Node) -> Node:
-    """Unsigned integers shifted left or right; counts beyond the width give 0."""
+    """Integers (signed ones since 28) shifted left or right; counts outside of the width shift all out."""
+    signed = x.dtype.startswith("int") and ctx.opset >= 28
     ctx.require(
-        x.dtype.startswith("uint") and count.dtype == x.dtype,
+        (signed or x.dtype.startswith("uint")) and count.dtype == x.dtype,
         f"takes two unsigned integers of one type, not {x.dtype} and {count.dtype}",
     )
-    op = "SHL" if ctx.string("direction", REQUIRED, ("LEFT", "RIGHT")) == "LEFT" else "SHR"
+    left = ctx.string("direction", REQUIRED, ("LEFT", "RIGHT")) == "LEFT"
     x, count = build.broadcast(x, count)
-    bits = int(x.dtype[4:])
-    shifted = elementwise(op, x, elementwise("MIN", count, like(bits - 1, count)))
-    return elementwise("WHERE", elementwise("CMPLT", count, like(bits, count)), shifted, like(0, x))
+    bits = int(x.dtype.lstrip("uint"))
+    # a count within the width; negative ones shift everything out like large ones
+    inside = elementwise("CMPLT", count, like(bits, count))
+    if signed:
+        inside = elementwise("AND", inside, elementwise("CMPLE", like(0, count), count))
+    last = like(bits - 1, count)
+    shift = elementwise("WHERE", inside, count, last)
+    if not left and signed:
+        return elementwise("SHR", x, shift)
+    return elementwise("WHERE", inside, elementwise("SHL" if left else "SHR", x, shift), like(0, x))
 
 
 @onnx_op("Where", since=9, tolerance=EXACT)

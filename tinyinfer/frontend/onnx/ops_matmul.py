@@ -62,7 +62,7 @@ def gemm(ctx: NodeContext, a: Node, b: Node, c: Node | None = None) -> Node:
 
 @onnx_op("Einsum", since=12, tolerance=ACCUMULATED)
 def einsum(ctx: NodeContext, *inputs: Node) -> Node:
-    """Einstein summation: the operands as views over all letters, multiplied, summed over those not in the result."""
+    """Einstein summation: operands as views over all letters, multiplied, summed over what is not kept."""
     ctx.require(bool(inputs), "takes at least one input")
     ctx.same_dtype(*inputs)
     equation = ctx.string("equation", REQUIRED).replace(" ", "")

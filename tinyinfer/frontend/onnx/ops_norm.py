@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -34,7 +33,7 @@ def _channel_vector(ctx: NodeContext, x: Node, vector: Node, what: str) -> Node:
 def batch_normalization(
     ctx: NodeContext, x: Node, scale: Node, bias: Node, mean: Node, variance: Node
 ) -> Node:
-    """(x - mean) / sqrt(variance + epsilon) · scale + bias with given statistics; constants fold to one MUL and ADD."""
+    """(x - mean) / sqrt(variance + epsilon) · scale + bias; constant statistics fold to one MUL and ADD."""
     ctx.floating(x)
     ctx.require(len(x.shape) >= 2, f"the input must be [N, C, …], not {list(x.shape)}")
     ctx.require(ctx.opset >= 9 or ctx.flag("spatial", True), "the attribute 'spatial' = 0 is not supported")
@@ -66,7 +65,7 @@ def _centred(x: Node, axes: Sequence[int]) -> Node:
 
 
 def _normalised(x: Node, axes: Sequence[int], epsilon: float) -> tuple[Node, Node, Node]:
-    """(x - mean) / sqrt(variance + epsilon) over axes; also the mean and the reciprocal deviation, with size 1."""
+    """(x - mean) / sqrt(variance + epsilon) over axes; also mean and reciprocal deviation, with size 1."""
     mean = reduce_mean(x, list(axes))
     centred = elementwise("SUB", x, build.expand(mean, x.shape))
     variance = reduce_mean(elementwise("MUL", centred, centred), list(axes))
@@ -95,7 +94,7 @@ def _stash(ctx: NodeContext, x: Node, default: int = 1) -> tuple[Node, str]:
 def layer_normalization(
     ctx: NodeContext, x: Node, scale: Node, bias: Node | None = None
 ) -> tuple[Node, Node, Node]:
-    """Normalised over the axes from `axis` on, scaled and shifted; also the mean and the reciprocal deviation."""
+    """Normalised over the axes from `axis` on, scaled, shifted; also mean and reciprocal deviation."""
     ctx.floating(x)
     axis = ctx.axis(ctx.integer("axis", -1), len(x.shape))
     wide, _ = _stash(ctx, x)
@@ -224,25 +223,18 @@ def log_softmax(x: Node, axes: Sequence[int]) -> Node:
     return elementwise("SUB", shifted, build.expand(elementwise("LOG", total), x.shape))
 
 
-def _register_softmax(name: str, function: object) -> None:
+def _register_softmax(name: str, function: Callable[[Node, Sequence[int]], Node]) -> None:
     def flattened(ctx: NodeContext, x: Node) -> Node:
         ctx.floating(x)
         rank = len(x.shape)
         axis = ctx.integer("axis", 1)
-        axis = axis if axis == rank else ctx.axis(axis, rank)
-        flat = build.reshape(x, [math.prod(x.shape[:axis]), math.prod(x.shape[axis:])])
-        # the axes themselves where they are there, so that no reshape stands in between
-        return (
-            function(x, range(axis, rank))
-            if axis < rank
-            else build.reshape(  # type: ignore[operator]
-                function(flat, [1]), x.shape
-            )
-        )  # type: ignore[operator]
+        if axis == rank:  # rows of one element
+            return build.reshape(function(build.reshape(x, [x.size, 1]), [1]), x.shape)
+        return function(x, range(ctx.axis(axis, rank), rank))
 
     def along_axis(ctx: NodeContext, x: Node) -> Node:
         ctx.floating(x)
-        return function(x, [ctx.axis(ctx.integer("axis", -1), len(x.shape))])  # type: ignore[operator]
+        return function(x, [ctx.axis(ctx.integer("axis", -1), len(x.shape))])
 
     flattened.__doc__ = f"{name} over all axes from `axis` on."
     along_axis.__doc__ = f"{name} along one axis."

@@ -1,7 +1,7 @@
 """GRU, LSTM and RNN, unrolled over their static number of time steps.
 
-The input projection of all steps is one matrix product outside of the loop; each step then is one product of the
-hidden state, and elementwise nodes. Source: ONNX RNN, GRU, LSTM (layouts, gate orders, equations).
+The input projection of all steps is one matrix product outside of the loop; each step then is one product of
+the hidden state, and elementwise nodes. Source: ONNX RNN, GRU, LSTM (layouts, gate orders, equations).
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ def _unroll(
 
 
 def _assemble(rec: Recurrence, per_direction: Sequence[tuple[list[Node], tuple[Node, ...]]]) -> list[Node]:
-    """Y [steps, directions, batch, hidden] and the final states [directions, batch, hidden], by the layout."""
+    """Y [steps, directions, batch, hidden] and final states [directions, batch, hidden], by the layout."""
     spread = []
     for outputs, _ in per_direction:
         rows = [build.reshape(o, [1, 1, rec.batch, rec.hidden]) for o in outputs]
@@ -288,7 +288,7 @@ def rnn(
     rec = _prepare(ctx, x, w, r, b, lengths, 1, ("Tanh",), 2)
     results = []
     for d, backwards in enumerate(rec.directions):
-        bias = None if b is None else _add(*_parts(_direction(b, d), 2))
+        bias = None if b is None else ctx.folded(_add(*_parts(_direction(b, d), 2)))
         projected = _projection(rec, _direction(w, d), bias)
         recurrent = _transposed(_direction(r, d))
         (f,) = rec.activations[d]
@@ -318,26 +318,20 @@ def gru(
     after = ctx.flag("linear_before_reset")
     results = []
     for d, backwards in enumerate(rec.directions):
-        biases = [None] * 6 if b is None else _parts(_direction(b, d), 6)
-        # the recurrent bias of the hidden gate stays inside the reset where linear_before_reset says so
-        folded = (
-            None
-            if b is None
-            else build.concat(
-                [
-                    _add(biases[0], biases[3]),
-                    _add(biases[1], biases[4]),
-                    biases[2] if after else _add(biases[2], biases[5]),
-                ],
-                0,
-            )
-        )
+        folded, inner = (None, None) if b is None else _gru_biases(ctx, _direction(b, d), after)
         projected = _projection(rec, _direction(w, d), folded)
         recurrent = _transposed(_direction(r, d))
-        step = _gru_step(rec, recurrent, biases[5] if after else None, after, rec.activations[d])
+        step = _gru_step(rec, recurrent, inner, after, rec.activations[d])
         start = (_initial(rec, initial, d, len(rec.directions)),)
         results.append(_unroll(rec, projected, start, step, backwards))
     return _assemble(rec, results)
+
+
+def _gru_biases(ctx: NodeContext, b: Node, after: bool) -> tuple[Node, Node | None]:
+    """The bias of all input projections, and what linear_before_reset keeps inside the reset."""
+    wz, wr, wh, rz, rr, rh = _parts(b, 6)
+    joined = build.concat([_add(wz, rz), _add(wr, rr), wh if after else _add(wh, rh)], 0)
+    return ctx.folded(joined), rh if after else None
 
 
 def _gru_step(
@@ -384,14 +378,14 @@ def lstm(
     initial_c: Node | None = None,
     p: Node | None = None,
 ) -> list[Node]:
-    """Long short-term memory; gates in the order input, output, forget, cell; peepholes input, output, forget."""
+    """Long short-term memory; gates in the order input, output, forget, cell; peepholes likewise."""
     rec = _prepare(ctx, x, w, r, b, lengths, 4, ("Sigmoid", "Tanh", "Tanh"), 8)
     coupled = ctx.flag("input_forget")
     count = len(rec.directions)
     ctx.require(p is None or p.shape == (count, 3 * rec.hidden), f"P must be {[count, 3 * rec.hidden]}")
     results = []
     for d, backwards in enumerate(rec.directions):
-        bias = None if b is None else _add(*_parts(_direction(b, d), 2))
+        bias = None if b is None else ctx.folded(_add(*_parts(_direction(b, d), 2)))
         projected = _projection(rec, _direction(w, d), bias)
         recurrent = _transposed(_direction(r, d))
         peepholes = None if p is None else _parts(_direction(p, d), 3)

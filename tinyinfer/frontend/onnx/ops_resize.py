@@ -27,7 +27,7 @@ MAX_DIRECT_TAPS = 8
 
 @dataclass(frozen=True)
 class AxisResize:
-    """One axis: from `size` to `output`, by `scale`, within the region `start … end` (fractions of the axis)."""
+    """One axis: from `size` to `output`, by `scale`, within the region `start … end` (fractions)."""
 
     axis: int
     size: int
@@ -52,7 +52,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Taps:
-    """Positions and weights of one axis, both [taps, output]; `outside` marks extrapolated output positions."""
+    """Positions and weights of one axis, both [taps, output]; `outside` marks extrapolated positions."""
 
     axis: int
     places: np.ndarray
@@ -67,7 +67,7 @@ def original_coordinates(job: AxisResize, how: str) -> np.ndarray:
     scale, size, output = f(job.scale), job.size, job.output
     if how == "asymmetric":
         return x / scale
-    if how == "align_corners":
+    if how == "align_corners":  # by the rounded output size, as onnxruntime; ONNX's text has it both ways
         return x * f(size - 1) / f(output - 1) if output > 1 else x * 0
     if how == "tf_half_pixel_for_nn":
         return (x + f(0.5)) / scale
@@ -122,9 +122,7 @@ def axis_taps(job: AxisResize, method: Method) -> Taps:
     # the tap left of x is the last one strictly below it
     left = np.ceil(x) - 1
     first = math.floor(-reach / shrink) + 1
-    offsets = (
-        np.arange(first, 2 - first)[:-1] if first + (2 - first) - 1 == 0 else np.arange(first, 2 - first)
-    )
+    offsets = np.arange(first, 2 - first)
     places = left + offsets[:, None]
     weights = kernel((places - x) * shrink, method.cubic)
     if method.exclude_outside:

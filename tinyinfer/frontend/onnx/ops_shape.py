@@ -9,8 +9,9 @@ import numpy as np
 
 from tinyinfer.frontend.onnx.context import REQUIRED, NodeContext
 from tinyinfer.frontend.onnx.op_table import EXACT, onnx_op
+from tinyinfer.frontend.onnx.places import read_places
 from tinyinfer.ir import build
-from tinyinfer.ir.index import Index, index
+from tinyinfer.ir.index import index
 from tinyinfer.ir.node import Node, output_axis
 
 
@@ -303,54 +304,29 @@ def padded(ctx: NodeContext, x: Node, pads: Sequence[int], mode: str, value: flo
     ctx.require(all(d >= 0 for d in shape), f"pads {list(pads)} leave nothing of {list(x.shape)}")
     if mode == "constant":
         return build.pad(x, before, after, value)
+    places: dict[int, np.ndarray] = {}
     for axis in range(rank):
-        x = _mirrored(ctx, x, axis, before[axis], after[axis], mode)
-    return x
+        if before[axis] or after[axis]:
+            places[axis] = _mirrored(ctx, x.shape[axis], before[axis], after[axis], mode)
+    return read_places(x, places)
 
 
-def _mirrored(ctx: NodeContext, x: Node, axis: int, before: int, after: int, mode: str) -> Node:
-    """One axis padded by its own values: three views side by side."""
-    starts, stops = [0] * len(x.shape), list(x.shape)
-    starts[axis], stops[axis] = max(-before, 0), x.shape[axis] - max(-after, 0)
-    x = build.shrink(x, starts, stops)
-    size, before, after = x.shape[axis], max(before, 0), max(after, 0)
-    if not before and not after:
-        return x
-    ctx.require(size > 0, f"axis {axis} is empty, there is nothing to repeat")
-    places = np.arange(-before, size + after)
+def _mirrored(ctx: NodeContext, size: int, before: int, after: int, mode: str) -> np.ndarray:
+    """Which positions of an axis stand in its padded form; what is cut off is not mirrored either."""
+    first, kept = max(-before, 0), size - max(-before, 0) - max(-after, 0)
+    ctx.require(kept > 0, f"pads {before} and {after} leave nothing of an axis of size {size} to repeat")
+    places = np.arange(-max(before, 0), kept + max(after, 0))
     if mode == "edge":
-        places = places.clip(0, size - 1)
+        places = places.clip(0, kept - 1)
     elif mode == "wrap":
-        places %= size
-    elif size == 1:
+        places %= kept
+    elif kept == 1:
         places[:] = 0
     else:
-        period = 2 * (size - 1)
+        period = 2 * (kept - 1)
         places %= period
-        places = np.where(places < size, places, period - places)
-    return pick(x, axis, places.tolist())
-
-
-def pick(x: Node, axis: int, places: Sequence[int]) -> Node:
-    """`x` at the given non-negative positions along an axis: runs of even spacing are views, joined."""
-    parts: list[Node] = []
-    start = 0
-    places = list(places)
-    while start < len(places):
-        stop = start + 1
-        step = places[stop] - places[start] if stop < len(places) else 0
-        while stop < len(places) and places[stop] - places[stop - 1] == step:
-            stop += 1
-        parts.append(_run(x, axis, places[start], step, stop - start))
-        start = stop
-    return build.concat(parts, axis) if parts else _run(x, axis, 0, 0, 0)
-
-
-def _run(x: Node, axis: int, first: int, step: int, count: int) -> Node:
-    shape = [count if i == axis else d for i, d in enumerate(x.shape)]
-    places: list[Index] = [index(output_axis(i, d)) for i, d in enumerate(shape)]
-    places[axis] = places[axis] * step + first
-    return build.view(x, places, shape)
+        places = np.where(places < kept, places, period - places)
+    return places + first
 
 
 @onnx_op("Pad", until=10, tolerance=EXACT)
@@ -405,9 +381,13 @@ def depth_to_space(ctx: NodeContext, x: Node) -> Node:
 @onnx_op("SpaceToDepth", tolerance=EXACT)
 def space_to_depth(ctx: NodeContext, x: Node) -> Node:
     """Squares of pixels laid out as blocks of channels."""
+    column_first = ctx.string("mode", "DCR", ("DCR", "CRD")) == "CRD"
     n, c, h, w, b = _blocks(ctx, x)
     ctx.require(h % b == 0 and w % b == 0, f"{h} x {w} does not divide into blocks of {b}")
-    split = build.permute(build.reshape(x, [n, c, h // b, b, w // b, b]), [0, 3, 5, 1, 2, 4])
+    split = build.permute(
+        build.reshape(x, [n, c, h // b, b, w // b, b]),
+        [0, 1, 3, 5, 2, 4] if column_first else [0, 3, 5, 1, 2, 4],
+    )
     return build.reshape(split, [n, c * b * b, h // b, w // b])
 
 

@@ -1,8 +1,8 @@
-"""Reads at constant positions: as plain views where the positions are regular, else through an index table."""
+"""Reads at constant positions: plain views where the positions are regular, else through an index table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,8 +17,8 @@ MAX_FACTOR = 64
 def read_places(x: Node, places: Mapping[int, np.ndarray]) -> Node:
     """`x` with each axis in `places` read at the given positions, which must lie within it.
 
-    The result has the length of the positions in place of that axis. Evenly spaced positions and evenly repeated
-    ones become index arithmetic; others a constant int64 table that the view reads.
+    The result has the length of the positions in place of that axis. Evenly spaced positions and evenly
+    repeated ones become index arithmetic; others a constant int64 table that the view reads.
     """
     shape = [len(places[i]) if i in places else d for i, d in enumerate(x.shape)]
     indices: list[Index] = []
@@ -46,7 +46,7 @@ def read_places(x: Node, places: Mapping[int, np.ndarray]) -> Node:
 
 
 def regular_index(places: np.ndarray, here: Index) -> Index | None:
-    """`places` as an expression of the position `here`: a + b · here or (a + here) // factor; None if neither."""
+    """`places` as a + b · here or a + (b + here) // factor of the position `here`; None if neither."""
     n = len(places)
     if n <= 1:
         return index(int(places[0]) if n else 0)
@@ -64,3 +64,25 @@ def regular_index(places: np.ndarray, here: Index) -> Index | None:
         if ((positions + shift) // factor + int(places[0]) == places).all():
             return (here + shift) // factor + int(places[0])
     return None
+
+
+def pick(x: Node, axis: int, places: Sequence[int]) -> Node:
+    """`x` at the given non-negative positions along an axis: runs of even spacing are views, joined."""
+    parts: list[Node] = []
+    start = 0
+    places = list(places)
+    while start < len(places):
+        stop = start + 1
+        step = places[stop] - places[start] if stop < len(places) else 0
+        while stop < len(places) and places[stop] - places[stop - 1] == step:
+            stop += 1
+        parts.append(_run(x, axis, places[start], step, stop - start))
+        start = stop
+    return build.concat(parts, axis) if parts else _run(x, axis, 0, 0, 0)
+
+
+def _run(x: Node, axis: int, first: int, step: int, count: int) -> Node:
+    shape = [count if i == axis else d for i, d in enumerate(x.shape)]
+    places: list[Index] = [index(output_axis(i, d)) for i, d in enumerate(shape)]
+    places[axis] = places[axis] * step + first
+    return build.view(x, places, shape)

@@ -74,7 +74,7 @@ def window_of(
 def same_padding(
     sizes: Sequence[int], extents: Sequence[int], strides: Sequence[int], upper: bool
 ) -> tuple[list[int], list[int]]:
-    """Padding that makes the output size ceil(size / stride); an odd amount has its extra at the end if `upper`."""
+    """Padding for output size ceil(size / stride); an odd amount has its extra at the end if `upper`."""
     before, after = [], []
     for size, extent, stride in zip(sizes, extents, strides):
         total = max((-(-size // stride) - 1) * stride + extent - size, 0)

@@ -51,7 +51,7 @@ NUMERIC = frozenset(
 
 
 def element_name(element_type: int, what: str) -> str:
-    """The numpy name of an ONNX element type that the IR has; NotImplemented for others, InvalidGraph for none."""
+    """An ONNX element type in numpy's words. NotImplemented if the IR lacks it, InvalidGraph if ONNX does."""
     known = TensorProto.DataType.values()
     if element_type not in known or element_type == TensorProto.UNDEFINED:
         raise InvalidGraph(f"{what} has element type {element_type}, which ONNX does not know")
