@@ -187,7 +187,8 @@ class ContractionNest:
     panels: Panels
 
     def text(self) -> str:
-        groups, m, k = (" ".join(f"{a.name}:{a.size}" for a in axes) or "()" for axes in (self.groups, self.m, self.k))
+        every = (self.groups, self.m, self.k)
+        groups, m, k = (" ".join(f"{a.name}:{a.size}" for a in axes) or "()" for axes in every)
         return (f"{self.physical.nest.text()}\ncontraction groups {groups} m {m} k {k} panels "
                 f"{self.panels.panel.size}x{self.panels.lane.size} of {self.panels.columns}\n"
                 f"  a {self.a}\n  b {self.b}\n")
