@@ -164,7 +164,9 @@ class _Lowering:
             return const(node.attrs.array.reshape(()).item(), node.dtype)
         if node.op in ("INPUT", "CONST") or (node in self.materialised and not top):
             return expression("LOAD", (), node.dtype, ValueAccess(node, indices))
-        self.origin |= node.origin
+        if node.op != "VIEW" or top:
+            # views of constants are shared between layers: their origins would name strangers
+            self.origin |= node.origin
         if node.op == "IOTA":
             replaced: dict[Atom, Index] = dict(zip(node.axes, indices, strict=True))
             return _cast_index(substitute(node.attrs, replaced), node.dtype)

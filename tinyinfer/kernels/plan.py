@@ -128,8 +128,11 @@ def _touched(arguments: list[Buffer | PackedConstant]) -> int:
 def _contraction_step(physical: PhysicalKernel, roles: Contraction, printer: KernelPrinter) -> _Step:
     machine = printer.machine
     rows = prod(a.size for a in roles.m)
-    vectors = pick_vectors(roles.vector.size, rows, machine)
-    nest = merge_contraction(build_contraction(physical, roles, vectors * machine.lanes))
+    guess = min(2, -(-roles.vector.size // machine.lanes))
+    nest = merge_contraction(build_contraction(physical, roles, guess * machine.lanes))
+    vectors = pick_vectors(nest, machine)
+    if vectors != guess:
+        nest = merge_contraction(build_contraction(physical, roles, vectors * machine.lanes))
     based, (a, b) = rebase(nest.physical, (nest.a, nest.b))
     nest = replace(nest, physical=based, a=a, b=b, epilogue=based.nest.body)
     schedule = schedule_contraction(nest, vectors, machine)

@@ -8,7 +8,7 @@ outside and the rows inside, and blocks chosen so that what is read again stays 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 
 from tinyinfer.ir.index import Axis
 from tinyinfer.kernels.physical import ContractionNest
@@ -22,6 +22,17 @@ CHUNK_FLOPS = 1.5e6
 MOST_CHUNKS = 32
 
 UNROLLED_K = 4
+
+L1_BYTES = 24 << 10
+VECTOR_BYTES = 64
+
+FLOPS_PER_CYCLE = 64
+FAR_BYTES_PER_CYCLE = 12
+IDLE_AT_END = 2.0
+"""Chunks that wait, on average, when threads run out of work at the end of a kernel."""
+
+CHUNK_COST = 300
+"""Cycles that taking a chunk costs."""
 
 
 @dataclass(frozen=True)
@@ -50,30 +61,42 @@ class ContractionSchedule:
         return f"{self.tile_y}x{self.tile_x}x{self.vectors}v{self.lanes}_k{self.unroll}"
 
 
-def pick_vectors(columns: int, rows: int, machine: MachineModel) -> int:
-    """Vectors of a register tile for an output of `rows × columns`: least waste of lanes, then best reuse."""
-    needed = ceil(columns / machine.lanes)
+def pick_vectors(c: ContractionNest, machine: MachineModel) -> int:
+    """Vectors of a register tile for a contraction: the least time over all its tiles, remainders included."""
+    needed = ceil(c.panels.columns / machine.lanes)
+    k = prod(a.size for a in c.k)
+    above = prod(a.size for a in c.m[:-2])
     best, best_cost = 1, float("inf")
-    for vectors in range(1, 9):
-        if vectors > needed:
+    for vectors in range(1, min(needed, 8) + 1):
+        limit = most_rows(vectors, machine)
+        if limit < 1:
             break
-        tile = most_rows(vectors, machine)
-        if tile < 1:
-            break
-        height = min(rows, tile)
+        tile_y, tile_x = row_tile(c, limit)
         full, rest = divmod(needed, vectors)
+        heights = _cuts(c.m[-2].size if len(c.m) > 1 else 1, tile_y)
+        widths = _cuts(c.m[-1].size if c.m else 1, tile_x)
         cost = 0.0
-        for count, width in ((full, vectors), (1 if rest else 0, rest)):
-            if count:
-                cost += count * _tile_cost(height, width) * ceil(rows / height)
-        if cost < best_cost * 0.999:
+        for panels, width in ((full, vectors), (1 if rest else 0, rest)):
+            for y, many_y in heights:
+                for x, many_x in widths:
+                    if panels and many_y and many_x:
+                        cost += panels * many_y * many_x * above * _tile_cost(y * x, width, k)
+        if cost < best_cost * 0.99:
             best, best_cost = vectors, cost
     return best
 
 
-def _tile_cost(rows: int, vectors: int) -> float:
-    """Cycles of one k step of a register tile: multiply-adds at two a cycle, loads at two a cycle, latency of four."""
-    return max(rows * vectors / 2, (rows + vectors) / 2 * 1.05, 4.0, vectors * 1.3) + 0.1
+def _cuts(size: int, tile: int) -> list[tuple[int, int]]:
+    """(size of a tile, how many of it) for the full tiles and the remainder."""
+    return [(tile, size // tile), (size % tile, 1 if size % tile else 0)]
+
+
+def _tile_cost(rows: int, vectors: int, k: int) -> float:
+    """Cycles of a register tile: multiply-adds and loads at two a cycle, latency of four, panels beyond the
+    first-level cache at 40 bytes a cycle, and what a tile costs besides."""
+    panel_rate = 1.6 if k * vectors * VECTOR_BYTES > L1_BYTES else 0.6
+    step = max(rows * vectors / 2, (rows + vectors) / 2 * 1.05, 4.0, vectors * panel_rate)
+    return k * (step + 0.1) + 40 + 1.5 * rows * vectors
 
 
 def most_rows(vectors: int, machine: MachineModel) -> int:
@@ -83,16 +106,7 @@ def most_rows(vectors: int, machine: MachineModel) -> int:
 
 def schedule_contraction(c: ContractionNest, vectors: int, machine: MachineModel) -> ContractionSchedule:
     """The heuristic schedule of a contraction whose panels are `vectors` wide."""
-    limit = max(1, most_rows(vectors, machine))
-    tile_y, tile_x = 1, 1
-    if c.m:
-        x = c.m[-1].size
-        if x <= limit and len(c.m) > 1 and 2 * x <= limit:
-            y = c.m[-2].size
-            tile_y = ceil(y / ceil(y / (limit // x)))
-            tile_x = x
-        else:
-            tile_x = ceil(x / ceil(x / limit))
+    tile_y, tile_x = row_tile(c, max(1, most_rows(vectors, machine)))
     row_tiles = row_tile_count(c, tile_y, tile_x)
     panels = c.panels.panel.size
     groups = 1
@@ -108,6 +122,17 @@ def schedule_contraction(c: ContractionNest, vectors: int, machine: MachineModel
     wanted = int(min(MOST_CHUNKS, max(1, groups * flops // CHUNK_FLOPS)))
     row_blocks, column_blocks = _blocks(max(1, ceil(wanted / groups)), rows, k, c, row_tiles, panels)
     return ContractionSchedule(machine.lanes, vectors, tile_y, tile_x, _unroll(c), row_blocks, column_blocks)
+
+
+def row_tile(c: ContractionNest, limit: int) -> tuple[int, int]:
+    """Rows of a tile as (height, width) over the last two m axes, at most `limit`, remainders kept small."""
+    if not c.m:
+        return 1, 1
+    x = c.m[-1].size
+    if len(c.m) > 1 and 2 * x <= limit:
+        y = c.m[-2].size
+        return ceil(y / ceil(y / (limit // x))), x
+    return 1, ceil(x / ceil(x / limit))
 
 
 def row_tile_count(c: ContractionNest, tile_y: int, tile_x: int) -> int:
@@ -126,21 +151,20 @@ def _blocks(wanted: int, rows: int, k: int, c: ContractionNest, row_tiles: int, 
     """Row blocks × column blocks, at least `wanted` where possible, with the least traffic beyond the cache."""
     a_bytes = 4.0 * rows * _k_footprint(c)
     b_bytes = 4.0 * k * c.panels.columns
+    compute = 2.0 * rows * k * c.panels.columns / FLOPS_PER_CYCLE
     best, best_cost = (1, 1), float("inf")
     for row_blocks in {*range(1, min(row_tiles, 64) + 1), row_tiles}:
         if row_blocks > row_tiles:
             continue
         column_blocks = min(panels, ceil(wanted / row_blocks))
-        if row_blocks * column_blocks > max(2 * wanted, 64) and row_blocks > a_bytes / L2_BYTES + 1:
-            continue
-        missing = wanted / min(wanted, row_blocks * column_blocks)
         # a block of rows is read again for every panel: from the cache if it fits, else from beyond it
         again = panels / column_blocks if a_bytes / row_blocks > L2_BYTES / 2 else 1.0
         uneven_rows = ceil(row_tiles / row_blocks) * row_blocks / row_tiles
         uneven_columns = ceil(panels / column_blocks) * column_blocks / panels
         traffic = b_bytes * row_blocks + a_bytes * column_blocks * again
-        compute = 2.0 * rows * k * c.panels.columns / 8
-        cost = (traffic + compute * uneven_rows * uneven_columns) * missing
+        chunks = row_blocks * column_blocks
+        idle = 1 + IDLE_AT_END / min(chunks, wanted)
+        cost = compute * uneven_rows * uneven_columns * idle + traffic / FAR_BYTES_PER_CYCLE + chunks * CHUNK_COST
         if cost < best_cost:
             best, best_cost = (row_blocks, column_blocks), cost
     return best
