@@ -65,7 +65,7 @@ def test_gradients_agree_with_finite_differences():
 
 
 def test_training_steps_reduce_the_loss():
-    images, labels = drawn(200, 2)
+    images, labels = drawn(100, 2)
     parameters = network.initial(np.random.default_rng(0))
     optimizer = network.Adam(parameters)
     losses = []
