@@ -149,6 +149,7 @@ def clamp_order(x: Node, users: Users) -> Node | None:
     if not users.single(inner) or uniform_value(combine("CMPLE", low, inner.inputs[1])) is not True:
         return None
     raised = build.elementwise("MAX", inner.inputs[0], low, origin=joined(inner))
+    raised = join_limits(raised, users) or raised
     return build.elementwise("MIN", raised, inner.inputs[1], origin=joined(inner))
 
 
