@@ -279,9 +279,10 @@ def test_close_ends_threads(kernels, make):
     executable = make(sum_plan(kernels), 4)
     executable.run([np.zeros(1024, F32)])
     assert threading.active_count() == before + 3
+    arena = weakref.ref(executable._native.arena)
     executable.close()
     executable.close()
-    assert threading.active_count() == before
+    assert threading.active_count() == before and arena() is None
     with pytest.raises(RuntimeError):
         executable.run([np.zeros(1024, F32)])
 

@@ -93,7 +93,8 @@ class _Native:
         with self.lock:
             self.closed = True
             if not self.workers.stop():
-                _STRANDED.append(self)
+                _STRANDED.append((self.code, self.tables, self.arena, self.parameters))
+            del self.code, self.arena, self.parameters
 
     def after_fork(self) -> None:
         self.lock = threading.Lock()
@@ -101,8 +102,8 @@ class _Native:
         self.tables.reset()
 
 
-_STRANDED: list[_Native] = []
-"""Kept for ever, because a thread that did not end may still be in its code."""
+_STRANDED: list[object] = []
+"""Memory kept for ever, because a thread that did not end may still use it."""
 
 _ALIVE: weakref.WeakSet[_Native] = weakref.WeakSet()
 

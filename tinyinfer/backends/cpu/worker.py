@@ -12,6 +12,7 @@ script again where it has no main guard. Messages are a little-endian uint32 len
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import queue
@@ -19,7 +20,6 @@ import struct
 import subprocess
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +58,8 @@ def _receive(stream: IO[bytes]) -> bytes | None:
     return data if len(data) == size else None
 
 
+_Job: TypeAlias = tuple[str, str, str]
+"""Key, name and text of a kernel."""
 _Result: TypeAlias = "bytes | KernelCompileError"
 
 
@@ -69,7 +71,9 @@ class WorkerPool:
 
     def __init__(self, target: CpuTarget, processes: int):
         self._target = target
-        self._jobs: deque[tuple[str, str, str]] = deque()
+        # the longest text first, so that no long one is left to the end; numbers keep the order of equal ones
+        self._jobs: list[tuple[int, int, _Job]] = []
+        self._submitted = 0
         self._results: queue.SimpleQueue[tuple[str, _Result] | None] = queue.SimpleQueue()
         self._pending = 0
         self._closing = False
@@ -100,7 +104,8 @@ class WorkerPool:
         """Add one kernel; `name` is for error messages, `key` comes back with the object."""
         with self._changed:
             self._pending += 1
-            self._jobs.append((key, name, text))
+            self._submitted += 1
+            heapq.heappush(self._jobs, (-len(text), self._submitted, (key, name, text)))
             self._changed.notify()
 
     def results(self) -> Iterator[tuple[str, bytes]]:
@@ -126,11 +131,11 @@ class WorkerPool:
         except KernelCompileError as error:
             return key, KernelCompileError(f"{name}: {error}")
 
-    def _next_job(self, wait: bool) -> tuple[str, str, str] | None:
+    def _next_job(self, wait: bool) -> _Job | None:
         with self._changed:
             while wait and not self._jobs and not self._closing:
                 self._changed.wait()
-            return self._jobs.popleft() if self._jobs else None
+            return heapq.heappop(self._jobs)[2] if self._jobs else None
 
     def _serve(self) -> None:
         """Feed one child until there is nothing more to do or it dies."""
@@ -152,7 +157,7 @@ class WorkerPool:
                 finally:
                     if not reply:
                         with self._changed:
-                            self._jobs.append(job)
+                            heapq.heappush(self._jobs, (-len(text), 0, job))
                         self._results.put(None)
                 if not reply:
                     return
