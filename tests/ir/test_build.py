@@ -215,11 +215,11 @@ def _convolution(x, w, strides, dilations, before, after, group):
     for place in np.ndindex(*w.shape[2:]):
         window = tuple(slice(k * d, k * d + (o - 1) * s + 1, s)
                        for k, d, o, s in zip(place, dilations, outputs, strides))
-        part = x[(slice(None), slice(None), *window)]
+        part = x[(slice(None), slice(None)) + window]
         for g in range(group):
             channels = slice(g * w.shape[1], (g + 1) * w.shape[1])
             rows = slice(g * per_group, (g + 1) * per_group)
-            taps = w[(rows, slice(None), *place)]
+            taps = w[(rows, slice(None)) + place]
             result[:, rows] += np.einsum("nc...,oc->no...", part[:, channels], taps)
     return result
 

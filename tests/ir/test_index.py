@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyinfer.ir.index import (
+    Atom,
     Axis,
     Index,
     Slot,
@@ -26,7 +27,7 @@ AXES = (Axis("a", 4), Axis("b", 3), Axis("c", 6))
 POSITIONS = list(itertools.product(*(range(axis.size) for axis in AXES)))
 
 # An expression is a pair: the Index made by the algebra, and what plain integers give at every position.
-COLUMNS = {axis: np.array([p[i] for p in POSITIONS]) for i, axis in enumerate(AXES)}
+COLUMNS: dict[Atom, np.ndarray] = {axis: np.array([p[i] for p in POSITIONS]) for i, axis in enumerate(AXES)}
 
 
 def _leaves():
@@ -75,9 +76,9 @@ def test_terms_are_canonical(expression):
 @given(expressions, expressions, expressions)
 def test_substitution_replaces_values(outer, first, second):
     made, _ = outer
-    spread = {AXES[0]: modulo(first[0], 4), AXES[1]: modulo(second[0], 3)}
+    spread: dict[Atom, Index] = {AXES[0]: modulo(first[0], 4), AXES[1]: modulo(second[0], 3)}
     replaced = substitute(made, spread)
-    columns = {AXES[0]: first[1] % 4, AXES[1]: second[1] % 3, AXES[2]: COLUMNS[AXES[2]]}
+    columns: dict[Atom, np.ndarray] = {AXES[0]: first[1] % 4, AXES[1]: second[1] % 3, AXES[2]: COLUMNS[AXES[2]]}
     expected = np.broadcast_to(evaluate(made, columns.__getitem__), len(POSITIONS))
     np.testing.assert_array_equal(_values(replaced), expected)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def test_erf_agrees_with_the_c_library():
 
 # ---- elementwise
 
-FLOAT_CASES = {
+FLOAT_CASES: dict[str, Any] = {
     "RECIP": lambda a: 1 / a, "SQRT": np.sqrt, "EXP": np.exp, "LOG": np.log, "SIN": np.sin, "COS": np.cos,
     "TANH": np.tanh, "SIGMOID": lambda a: 1 / (1 + np.exp(-a)), "FLOOR": np.floor, "CEIL": np.ceil,
     "ROUND": np.round, "TRUNC": np.trunc, "NEG": lambda a: -a, "ABS": np.abs,

@@ -59,7 +59,7 @@ def _shift_right(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.right_shift(a, b.astype(a.dtype))
 
 
-_TABLE = (
+_TABLE: tuple[tuple[str, int, str, Any, str], ...] = (
     # name, arity, result, numpy, doc
     ("NEG", 1, "same", np.negative, "-a"),
     ("ABS", 1, "same", np.abs, "|a|"),

@@ -77,7 +77,7 @@ def transform(graph: Graph, order: Sequence[Node], replaced: Callable[[Node, Nod
 
 def rebuilt(old: Node, inputs: tuple[Node, ...]) -> Node:
     """`old` over other inputs of the same shapes and dtypes; a view of what is now a view becomes one."""
-    if all(a is b for a, b in zip(inputs, old.inputs)):
+    if inputs == old.inputs:
         return old
     if old.op == "VIEW" and len(inputs) == 1:
         new = build.view(inputs[0], old.attrs.indices, old.shape, old.attrs.guards, old.attrs.fill)
