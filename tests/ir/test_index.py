@@ -78,7 +78,7 @@ def test_substitution_replaces_values(outer, first, second):
     made, _ = outer
     spread: dict[Atom, Index] = {AXES[0]: modulo(first[0], 4), AXES[1]: modulo(second[0], 3)}
     replaced = substitute(made, spread)
-    columns: dict[Atom, np.ndarray] = {AXES[0]: first[1] % 4, AXES[1]: second[1] % 3, AXES[2]: COLUMNS[AXES[2]]}
+    columns: dict[Atom, np.ndarray] = {**COLUMNS, AXES[0]: first[1] % 4, AXES[1]: second[1] % 3}
     expected = np.broadcast_to(evaluate(made, columns.__getitem__), len(POSITIONS))
     np.testing.assert_array_equal(_values(replaced), expected)
 
