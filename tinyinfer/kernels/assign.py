@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from tinyinfer.ir.index import Axis, Index, index
 from tinyinfer.ir.node import Graph, Node, node
-from tinyinfer.kernels.contraction import Contraction, find_contraction
+from tinyinfer.kernels.contraction import MINIMUM_N, Contraction, find_contraction, has_columns
 from tinyinfer.kernels.expression import Expr, expression
 from tinyinfer.kernels.fuse import Fusion, fuse
 from tinyinfer.kernels.layout import Buffer, axis_strides, dense_strides
@@ -58,6 +58,7 @@ class _Assignment:
         self.copies: dict[tuple, Node] = {}
         self.concat_of: dict[Node, tuple[Node, int]] = {}
         self.outputs: dict[str, Node] = {}
+        self.contraction_of: dict[Node, Node] = {}
         self.numbers = 0
 
     def run(self) -> Assigned:
@@ -70,6 +71,7 @@ class _Assignment:
                     self.concat_of[part] = (n, start)
                 start += part.shape[n.attrs]
         roots = {k.root: k for k in self.fusion.kernels}
+        self.contraction_of = {k.root: k.contraction for k in self.fusion.kernels if k.contraction is not None}
         for n in self.graph.nodes():
             if n in roots:
                 self.kernel(lower(n, self.fusion.materialised))
@@ -85,10 +87,21 @@ class _Assignment:
         if contraction is not None:
             lowered, contraction = self.prepare_contraction(lowered, contraction)
         if contraction is None:
+            self.refuse_split_columns(lowered)
             lowered = self.prepare_map(lowered)
         self.give_buffer(lowered, contraction)
         self.kernels.append(lowered)
         self.contractions.append(contraction)
+
+    def refuse_split_columns(self, lowered: LoweredKernel) -> None:
+        """A contraction whose columns a view above it cuts to pieces too short for vectors is stored before the view."""
+        total = self.contraction_of.get(lowered.root)
+        if total is None or total is lowered.root:
+            return
+        for value in dict.fromkeys((_inner_value(lowered.root), total)):
+            if value is not lowered.root and has_columns(total, MINIMUM_N) \
+                    and find_contraction(lower(value, self.fusion.materialised - {value})) is not None:
+                raise _Refuse(value)
 
     def source_strides(self, value: Node) -> tuple[int, ...]:
         buffer = self.buffers.get(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinyinfer.ir.index import Axis, Index, Slot, atoms_of
+from tinyinfer.ir.node import Node
 from tinyinfer.kernels.expression import Expr, walk
 from tinyinfer.kernels.lower import LoweredKernel
 
@@ -28,6 +29,18 @@ class Contraction:
     m: tuple[Axis, ...]
     batch: tuple[Axis, ...]
     k: tuple[Axis, ...]
+
+
+def has_columns(total: Node, least: int) -> bool:
+    """Whether one operand of the contraction node `total` has an axis of its own with at least `least` elements."""
+    product = total.inputs[0]
+    used = []
+    for x in product.inputs:
+        if x.op != "VIEW":
+            return False
+        used.append({a for i in x.attrs.indices for a in atoms_of(i)})
+    kept = [a for d, a in enumerate(product.axes) if d not in total.attrs]
+    return any(a.size >= least and (a in used[0]) != (a in used[1]) for a in kept)
 
 
 def access_axes(load: Expr) -> set[Axis]:

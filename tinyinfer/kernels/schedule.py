@@ -45,7 +45,11 @@ class MachineModel:
 
 @dataclass(frozen=True)
 class ContractionSchedule:
-    """Cut of a contraction. Rows: the last one or two m axes in tiles of `tile_y × tile_x`; columns: `vectors` wide."""
+    """Cut of a contraction. Rows: the last one or two m axes in tiles of `tile_y × tile_x`; columns: `vectors` wide.
+
+    `rows_outside`: the rows of a block are walked once and all its panels again for each tile of them, which keeps the
+    panels in the second-level cache and writes whole rows; otherwise each panel is walked once.
+    """
 
     lanes: int
     vectors: int
@@ -54,11 +58,12 @@ class ContractionSchedule:
     unroll: int
     row_blocks: int
     column_blocks: int
+    rows_outside: bool
 
     @property
     def name(self) -> str:
         """The schedule as a kernel's name spells it."""
-        return f"{self.tile_y}x{self.tile_x}x{self.vectors}v{self.lanes}_k{self.unroll}"
+        return f"{self.tile_y}x{self.tile_x}x{self.vectors}v{self.lanes}_k{self.unroll}{'r' if self.rows_outside else 'p'}"
 
 
 def pick_vectors(c: ContractionNest, machine: MachineModel) -> int:
@@ -121,7 +126,10 @@ def schedule_contraction(c: ContractionNest, vectors: int, machine: MachineModel
     flops = 2.0 * rows * k * c.panels.columns
     wanted = int(min(MOST_CHUNKS, max(1, groups * flops // CHUNK_FLOPS)))
     row_blocks, column_blocks = _blocks(max(1, ceil(wanted / groups)), rows, k, c, row_tiles, panels)
-    return ContractionSchedule(machine.lanes, vectors, tile_y, tile_x, _unroll(c), row_blocks, column_blocks)
+    panel_bytes = 4.0 * k * c.panels.lane.size
+    rows_outside = panel_bytes * ceil(panels / column_blocks) <= L2_BYTES / 2
+    return ContractionSchedule(machine.lanes, vectors, tile_y, tile_x, _unroll(c), row_blocks, column_blocks,
+                               rows_outside)
 
 
 def row_tile(c: ContractionNest, limit: int) -> tuple[int, int]:

@@ -201,7 +201,11 @@ class ContractionPrinter:
             group, values[a] = _divide(w, group, a.size)
         first_panel, last_panel = _range(w, column_block, panels, s.column_blocks)
         first_unit, last_unit = _range(w, row_block, units, s.row_blocks)
-        with w.loop(first_panel, last_panel) as panel, w.loop(first_unit, last_unit) as unit:
+        loops = [(first_panel, last_panel), (first_unit, last_unit)]
+        if s.rows_outside:
+            loops.reverse()
+        with w.loop(*loops[0]) as outer, w.loop(*loops[1]) as inner:
+            panel, unit = (inner, outer) if s.rows_outside else (outer, inner)
             values[nest.panels.panel] = panel
             above, tile_x = _divide(w, unit, tiles_x)
             above, tile_y = _divide(w, above, tiles_y)
