@@ -17,6 +17,9 @@ nanoseconds before the first launch and one after each, `tinyinfer_worker(contex
 `tinyinfer_stop(context)`, which makes the workers return; no run may follow it. `io` holds the addresses of
 the inputs' and then the outputs' array objects, whose data pointer lies `DATA` bytes into them (0: `io` holds
 the data pointers themselves); patches copy the pointers into the argument tables.
+
+Subnormal numbers count as zero while a plan runs, and the caller's floating-point mode is restored after: they are
+below every tolerance, and the processor takes a hundred times longer for one of them.
 """
 
 from __future__ import annotations
@@ -46,8 +49,56 @@ _PAUSE = {
     "arm64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
 }
 
+_FLUSH = {
+    "x86_64": """
+declare void @llvm.x86.sse.stmxcsr(ptr)
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+define internal i64 @flush() {
+  %place = alloca i32, align 4
+  call void @llvm.x86.sse.stmxcsr(ptr %place)
+  %old = load i32, ptr %place, align 4
+  %new = or i32 %old, 32832
+  store i32 %new, ptr %place, align 4
+  call void @llvm.x86.sse.ldmxcsr(ptr %place)
+  %wide = zext i32 %old to i64
+  ret i64 %wide
+}
+define internal void @restore(i64 %old) {
+  %place = alloca i32, align 4
+  %narrow = trunc i64 %old to i32
+  store i32 %narrow, ptr %place, align 4
+  call void @llvm.x86.sse.ldmxcsr(ptr %place)
+  ret void
+}
+""",
+    "aarch64": """
+declare i64 @llvm.aarch64.get.fpcr()
+declare void @llvm.aarch64.set.fpcr(i64)
+define internal i64 @flush() {
+  %old = call i64 @llvm.aarch64.get.fpcr()
+  %new = or i64 %old, 16777216
+  call void @llvm.aarch64.set.fpcr(i64 %new)
+  ret i64 %old
+}
+define internal void @restore(i64 %old) {
+  call void @llvm.aarch64.set.fpcr(i64 %old)
+  ret void
+}
+""",
+}
+_FLUSH["arm64"] = _FLUSH["aarch64"]
+_NO_FLUSH = """
+define internal i64 @flush() {
+  ret i64 0
+}
+define internal void @restore(i64 %old) {
+  ret void
+}
+"""
+
 _TEXT = """
 @DECLARE_PAUSE@
+@FLUSH@
 
 define internal i64 @field(ptr %context, i64 %offset) alwaysinline {
   %place = getelementptr i8, ptr %context, i64 %offset
@@ -274,6 +325,7 @@ out:
 
 define void @tinyinfer_worker(ptr %context) {
 entry:
+  %old = call i64 @flush()
   %word = getelementptr i8, ptr %context, i64 @GENERATION@
   %stop.place = getelementptr i8, ptr %context, i64 @STOP@
   %front.place = getelementptr i8, ptr %context, i64 @FRONT@
@@ -387,12 +439,16 @@ define void @tinyinfer_stop(ptr %context) {
 }
 
 define void @tinyinfer_run(ptr %context, ptr %io) {
+  %old = call i64 @flush()
   call void @execute(ptr %context, ptr %io, ptr null)
+  call void @restore(i64 %old)
   ret void
 }
 
 define void @tinyinfer_profile(ptr %context, ptr %io, ptr %stamps) {
+  %old = call i64 @flush()
   call void @execute(ptr %context, ptr %io, ptr %stamps)
+  call void @restore(i64 %old)
   ret void
 }
 """
@@ -403,7 +459,7 @@ ENTRIES = ("tinyinfer_run", "tinyinfer_profile", "tinyinfer_worker", "tinyinfer_
 def driver_text(target: CpuTarget) -> str:
     """LLVM IR of the executor for `target`."""
     declare, pause = _PAUSE.get(target.architecture, ("", ""))
-    values = {"DECLARE_PAUSE": declare, "PAUSE": pause}
+    values = {"DECLARE_PAUSE": declare, "PAUSE": pause, "FLUSH": _FLUSH.get(target.architecture, _NO_FLUSH)}
     numbers = {name: value for name, value in globals().items() if name.isupper() and isinstance(value, int)}
     values |= {name: str(value) for name, value in numbers.items()}
     text = _TEXT
