@@ -49,7 +49,7 @@ class SessionChoice:
         return options
 
     def open(self, devices: tuple[str, ...] | None = None) -> InferenceSession:
-        """The session; BadInput for a device that is not there, other errors as InferenceSession raises them."""
+        """The session; BadInput for a device that is not there, else InferenceSession's errors."""
         from tinyinfer.backends.registry import first_available
         from tinyinfer.runtime.session import InferenceSession
 
@@ -184,9 +184,9 @@ input_options = _packed(
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """`name:1x3x224x224` as a name and sizes; `name:` or `name:scalar` is rank 0. BadInput for anything else."""
+    """`name:1x3x224x224` as a name and sizes; `name:` is rank 0. BadInput for anything else."""
     name, separator, sizes = text.rpartition(":")
-    words = [] if sizes in ("", "scalar") else sizes.split("x")
+    words = [] if sizes == "" else sizes.split("x")
     if not separator or not name or not all(word.isascii() and word.isdigit() for word in words):
         raise BadInput(f"--shape {text!r}: expected NAME:SIZExSIZE…, for example input:1x3x224x224")
     return name, tuple(map(int, words))

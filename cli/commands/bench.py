@@ -144,7 +144,7 @@ def _print(result: dict[str, Any], baseline: str | None) -> None:
 
 
 def _profile(launches: list[Any], threads: int) -> dict[str, Any]:
-    """Kernel times with their share of the sum and their rates; peaks as measured on this machine just now."""
+    """Kernel times with their share of the sum and their rates; the peaks are measured here and now."""
     from tinyinfer.runtime.peaks import measure_peaks
 
     peaks = measure_peaks(threads)

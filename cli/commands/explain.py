@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -28,8 +30,17 @@ def command(
     as_json: bool,
     verbose: int,
 ) -> None:
-    """Show what the compiler makes of a model, stage by stage."""
-    texts = choice.open().compile(choice.input_shapes).stages()
+    """Show what the compiler makes of a model, stage by stage.
+
+    Stages: graph (as imported), optimized (after the rewrites), and those of the device.
+    """
+    from tinyinfer.ir.passes import optimize
+    from tinyinfer.ir.text import print_graph
+
+    session = choice.open()
+    graph = session.graph(choice.input_shapes)
+    texts = {"graph": print_graph(graph), "optimized": print_graph(optimize(graph))}
+    texts |= session.compile(choice.input_shapes).stages()
     if list_stages:
         if as_json:
             print_json(list(texts))
@@ -42,7 +53,13 @@ def command(
             raise BadInput(f"--stage {unknown[0]}: no such stage; there are {', '.join(texts)}")
         texts = {name: text for name, text in texts.items() if name in stages}
     if pattern is not None:
-        texts = {name: kept for name, text in texts.items() if (kept := _matching(text, pattern))}
+        wanted = re.compile(fnmatch.translate(pattern)).match
+        named = {name for text in texts.values() for name in _KERNEL.findall(_matching(text, wanted))}
+        texts = {
+            name: kept
+            for name, text in texts.items()
+            if (kept := _matching(text, lambda word: word in named or wanted(word)))
+        }
         if not texts:
             raise BadInput(f"--kernel {pattern}: nothing matches")
     if as_json:
@@ -52,11 +69,13 @@ def command(
         click.echo(f"==== {name}\n{text}")
 
 
-def _matching(text: str, pattern: str) -> str:
-    """The blocks of `text` with a word that matches; blank lines part blocks, else every line is one."""
-    wanted = re.compile(fnmatch.translate(pattern))
+_KERNEL = re.compile(r"^; kernel ([^\s,]+)", re.MULTILINE)
+_WORD = re.compile(r"[^\s,;:()\[\]{}@\"']+")
+
+
+def _matching(text: str, wanted: Callable[[str], Any]) -> str:
+    """The blocks of `text` with a wanted word; blank lines part blocks, else every line is one."""
     parted = "\n\n" in text.strip()
     blocks = re.split(r"\n\s*\n", text) if parted else text.splitlines()
-    words = re.compile(r"[^\s,;:()\[\]{}@\"']+")
-    kept = [block for block in blocks if any(map(wanted.match, words.findall(block)))]
+    kept = [block for block in blocks if any(map(wanted, _WORD.findall(block)))]
     return ("\n\n" if parted else "\n").join(kept)

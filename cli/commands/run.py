@@ -128,7 +128,7 @@ def _print(output: dict[str, Any]) -> None:
 
 
 def _write(folder: Path, names: list[str], results: list[Any]) -> None:
-    """Every output as a .npy file; names that differ only in characters that files cannot have get a number."""
+    """Every output as a .npy file; names that would be the same file get a number."""
     if any(not isinstance(value, np.ndarray) for value in results):
         raise BadInput("--output: an output is no tensor and cannot be written as .npy")
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,9 +8,14 @@ import sys
 
 from tinyinfer.backends.base import Executable
 from tinyinfer.config import debug_level
+from tinyinfer.ir.node import Graph
 
 # The level from which a stage is shown, by words that its name contains; other stages are shown from level 3.
 _LEVELS = (("asm", 5), ("assembly", 5), ("llvm", 4), ("source", 4), ("code", 4), ("kernel", 2), ("plan", 2))
+
+
+GRAPH_LEVEL = 3
+"""The level from which the imported graph is shown."""
 
 
 def stage_level(name: str) -> int:
@@ -19,7 +24,7 @@ def stage_level(name: str) -> int:
     return next((level for word, level in _LEVELS if word in lowered), 3)
 
 
-def show_compile(title: str, executable: Executable, seconds: float) -> None:
+def show_compile(title: str, graph: Graph, executable: Executable, seconds: float) -> None:
     """Print one compile's summary and the stages of the current level; nothing at DEBUG=0."""
     level = debug_level()
     if level < 1:
@@ -29,6 +34,10 @@ def show_compile(title: str, executable: Executable, seconds: float) -> None:
     )
     if level < 2:
         return
+    if level >= GRAPH_LEVEL:
+        from tinyinfer.ir.text import print_graph
+
+        print(f"==== graph\n{print_graph(graph)}", file=sys.stderr)
     for name, text in executable.stages().items():
         if stage_level(name) <= level:
             print(f"==== {name}\n{text}", file=sys.stderr)

@@ -151,6 +151,12 @@ class InferenceSession:
         """
         return self._specialiser.get(self._complete(shapes or {})).executable
 
+    def graph(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+        """The model as the importer makes it, before any device rewrites it; `shapes` and errors as in
+        `compile`.
+        """
+        return _graph_maker(self._model)(dict(self._complete(shapes or {})), {})
+
     def prepare(self, input_feed: Mapping[str, Any]) -> Executable:
         """Check a feed and compile for it without running; errors as in `run`."""
         arrays = self._check.arrays(input_feed)
@@ -319,9 +325,8 @@ def _shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
 def _graph_maker(model: OnnxModel) -> MakeGraph:
     def make_graph(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, np.ndarray]) -> Graph:
         from tinyinfer.frontend.onnx import import_graph
-        from tinyinfer.ir.passes import optimize
 
-        return optimize(import_graph(model, dict(shapes), known_values=dict(known)))
+        return import_graph(model, dict(shapes), known_values=dict(known))
 
     return make_graph
 

@@ -156,5 +156,5 @@ class Specialiser:
         seconds = time.perf_counter() - start
         described = " ".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes)
         self._logger.info("%s compiled for %s in %.0f ms", self._title, described, seconds * 1e3)
-        show_compile(f"{self._title} [{described}] on {self._device.name}", executable, seconds)
+        show_compile(f"{self._title} [{described}] on {self._device.name}", graph, executable, seconds)
         return Specialisation(executable, shapes in self._deciding)

@@ -29,14 +29,21 @@ class ReferenceDevice:
 
 
 class ReferenceExecutable:
-    """A graph that is interpreted node by node; `peak_bytes` counts every computed value once."""
+    """A graph that is interpreted node by node.
+
+    `peak_bytes` counts every value once but inputs, views, and products that a SUM consumes, which are not
+    stored.
+    """
 
     def __init__(self, graph: Graph):
         self._graph: Graph | None = graph
         self.inputs = [TensorSpec(name, node.shape, node.dtype) for name, node in graph.inputs.items()]
         self.outputs = [TensorSpec(name, node.shape, node.dtype) for name, node in graph.outputs.items()]
+        products = {x.inputs[0] for x in graph.nodes() if x.op == "SUM" and x.inputs[0].op == "MUL"}
         self.peak_bytes = sum(
-            node.size * numpy_dtype(node.dtype).itemsize for node in graph.nodes() if node.op != "INPUT"
+            x.size * numpy_dtype(x.dtype).itemsize
+            for x in graph.nodes()
+            if x.op not in ("INPUT", "VIEW") and x not in products
         )
 
     def run(self, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -59,15 +66,9 @@ class ReferenceExecutable:
         return [LaunchTime("oracle", tuple(origin), statistics.median(seconds), 0, moved)]
 
     def stages(self) -> dict[str, str]:
-        graph = self._open_graph()
-        numbers = {id(node): number for number, node in enumerate(graph.nodes())}
-        lines = []
-        for node in graph.nodes():
-            inputs = ", ".join(f"%{numbers[id(x)]}" for x in node.inputs)
-            attrs = "" if node.attrs is None else f" {node.attrs}"
-            lines.append(f"%{numbers[id(node)]} = {node.op}({inputs}) {node.dtype}{list(node.shape)}{attrs}")
-        lines += [f"{name} = %{numbers[id(node)]}" for name, node in graph.outputs.items()]
-        return {"graph": "\n".join(lines)}
+        from tinyinfer.ir.text import print_graph
+
+        return {"graph": print_graph(self._open_graph())}
 
     def close(self) -> None:
         self._graph = None
