@@ -1,9 +1,9 @@
 """Reading an ONNX file without copying its weights.
 
 The file is mapped. A walk over the protobuf wire format finds the long `raw_data` of tensors, and the parser
-gets a copy of the bytes in which each is replaced by a short token, so that parsing costs the size of the graph
+gets a copy of the bytes with a short token in place of each, so that parsing costs the size of the graph
 and not of the weights. `ModelBytes.raw` turns a token back into a view of the mapped file. A token holds a
-random number, so that no file can forge one. Whatever the walk does not understand goes to the parser as it is.
+random number, so that no file can forge one. What the walk does not understand goes to the parser as it is.
 
 Source: the protobuf encoding guide (wire types, varints) and the field numbers of `onnx.proto`.
 """

@@ -1,7 +1,7 @@
 """The op table: which function imports which ONNX op in which opsets, how exactly, and why so exactly.
 
 An import function takes a NodeContext and one Node per ONNX input (None for an optional one left out) and
-returns a Node, or a tuple with one Node per ONNX output (None for one that is not supported). Its signature is
+returns a Node, or a tuple with one Node per ONNX output (None for an unsupported one). Its signature is
 the contract on the number of inputs, and its first docstring line is the documentation of the op.
 """
 
