@@ -21,6 +21,9 @@ MOST_CHUNKS = 32
 STRAIGHT_STEPS = 64
 """Reductions of at most this many steps are unrolled whole."""
 
+NEAR_BYTES = 1 << 20
+"""Inputs of at most this size are taken to be in the second-level cache."""
+
 STRAIGHT_WORK = 400
 """Limit on the operations of one unrolled tile."""
 
@@ -164,8 +167,9 @@ def schedule_map(nest: LoopNest, lanes: int, registers: int) -> MapSchedule:
         available = ceil(vector.size / lanes)
         if straight:
             tile_axis, tile = _pick_tile(nest, free, straight, vector, steps * weight, registers)
-            if tile_axis is not None:
-                rows = _swap_last(rows, tile_axis)
+            if tile_axis is not None and 4 * sum(_elements(t) for t in traffic) < NEAR_BYTES:
+                # what lies in the second-level cache may be walked across; what lies beyond is read in order
+                rows = _tile_last(rows, tile_axis)
             if tile < 2:
                 vectors = min(available, 2 if steps * weight <= STRAIGHT_WORK / 2 else 1)
         elif reduces and not hoisted:
@@ -203,7 +207,14 @@ def _vector_last(axes: tuple[Axis, ...], vector: Axis | None) -> tuple[Axis, ...
     return (*(a for a in axes if a is not vector), vector) if vector in axes else axes  # type: ignore[arg-type]
 
 
-def _swap_last(rows: tuple[Axis, ...], last: Axis) -> tuple[Axis, ...]:
+def _elements(t: _Traffic) -> int:
+    """Elements that the addresses of a load span."""
+    assert t.load is not None
+    address = t.load.attrs.address
+    return address.hi - address.lo + 1
+
+
+def _tile_last(rows: tuple[Axis, ...], last: Axis) -> tuple[Axis, ...]:
     return (*(a for a in rows if a is not last), last)
 
 

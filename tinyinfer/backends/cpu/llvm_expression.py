@@ -7,7 +7,7 @@ finds every load and every intermediate that two copies share (overlapping windo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -58,7 +58,6 @@ class Evaluator:
             self.free.update(free_axes(root))
         self.tables: list[dict] = [{}]
         self.provided: dict[int, Value] = {}
-        self.reduce: Callable[[Expr, Position], Value] | None = None
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -99,9 +98,7 @@ class Evaluator:
             return self.load(e.attrs, e.dtype, p)
         if e.op == "INDEX":
             return self.index_value(e.attrs, p)
-        if e.op == "REDUCE":
-            assert self.reduce is not None
-            return self.reduce(e, p)
+        assert e.op != "REDUCE", "reductions are computed before the expressions that read them"
         return arithmetic(self.w, e, [self.value(a, p) for a in e.args])
 
     # ---- indices

@@ -64,7 +64,6 @@ class MapPrinter:
         s = self.schedule
         self.w = w = Writer(s.lanes)
         self.ev = ev = Evaluator(w, [f"%p{i}" for i in range(self.count)], self.nest.dtypes, [self.nest.body])
-        ev.reduce = self._straight_reduce
         self.reduces = [e for e in walk_with_indices(self.nest.body) if e.op == "REDUCE"]
         full = frozenset(self.nest.axes)
         self.statistics = [e for e in self.reduces if not full <= ev.free[id(e)]] if s.columns else []
@@ -173,25 +172,34 @@ class MapPrinter:
 
     def _write(self, p: Position, sizes: dict[Axis, int]) -> None:
         positions = self._positions(p, sizes)
-        for e in self.looped:
-            self._looped_reduce(e, positions)
+        for e in self.reduces:
+            if e in self.looped:
+                self._looped_reduce(e, positions)
+            elif e not in self.statistics:
+                self._straight_reduce(e, positions)
         values = [self.ev.value(self.nest.body, q) for q in positions]
         for q, value in zip(positions, values):
             self.ev.store(0, self.nest.store, value, q)
 
     # ---- reductions
 
-    def _straight_reduce(self, e: Expr, p: Position) -> Value:
-        """All steps of a short reduction, one after the other."""
+    def _straight_reduce(self, e: Expr, positions: list[Position]) -> None:
+        """All steps of a short reduction for several positions at once; results go into the value table.
+
+        Steps are outside and positions inside, so that few of the values that neighbours share are alive at a time.
+        """
         op, axes = e.attrs
-        positions = [p]
+        totals: list[Value | None] = [None] * len(positions)
+        steps: list[dict[Axis, Place]] = [{}]
         for a in axes:
-            positions = [q.at(a, (None, i)) for q in positions for i in range(a.size)]
-        total: Value | None = None
-        for q in positions:
-            total = self._accumulate(op, total, e.args[0], q)
-        assert total is not None
-        return total
+            steps = [{**step, a: (None, i)} for step in steps for i in range(a.size)]
+        for step in steps:
+            for number, p in enumerate(positions):
+                q = Position({**p.places, **step}, p.lane, p.mask)
+                totals[number] = self._accumulate(op, totals[number], e.args[0], q)
+        for p, total in zip(positions, totals):
+            assert total is not None
+            self.ev.tables[-1][self.ev._key(e, p)] = total
 
     def _accumulate(self, op: str, total: Value | None, body: Expr, p: Position) -> Value:
         w = self.w
