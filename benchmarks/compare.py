@@ -132,11 +132,16 @@ def _row(model: str, threads: int, figures: list[dict[str, Any]], tolerance: flo
     row = [model, str(threads)]
     row += [_milliseconds(f["median_s"]) if ok else "failed" for f, ok in zip(figures, ran)]
     for figure, ok in zip(figures[1:], ran[1:]):
-        row.append("{:.2f} ±{:.2f}".format(*ratio(figures[0], figure)) if ok and ran[0] else "–")
+        row.append(_ratio(figures[0], figure) if ok and ran[0] else "–")
     errors = [figure["error"] for figure in figures[:-1] if "error" in figure]
     row.append(f"{max(errors):.1e}{'' if max(errors) <= tolerance else ' WRONG'}" if errors else "–")
     row += [f"{_start(f['cold'])} / {_start(f['cached'])}" if ok else "–" for f, ok in zip(figures, ran)]
     return row + [f"{f['peak_bytes'] / 1e6:.0f}" if ok else "–" for f, ok in zip(figures, ran)]
+
+
+def _ratio(first: dict[str, Any], other: dict[str, Any]) -> str:
+    middle, spread = ratio(first, other)
+    return f"{middle:.2f} ±{spread:.2f}" if len(first["rounds_s"]) > 1 else f"{middle:.2f}"
 
 
 def _milliseconds(seconds: float) -> str:
