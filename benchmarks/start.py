@@ -3,9 +3,10 @@
 usage: python -m benchmarks.start [NAME …] [--models DIR] [--threads N] [--engines …] [--repeats N]
                                   [--json FILE]
 
-`import` is the engine's import, numpy being there already; `create` and `first` (run) are with an empty cache
-(cold) and in a new process with the cache that the cold one left (cached). Medians over --repeats, each of
-which begins with an empty cache. The model file itself is in the system's page cache.
+`import` is the engine's import beyond numpy; an engine that imports its parts on first use pays for them
+in `create`. `create` and `first` (run) are with an empty cache (cold) and in a new process with the
+cache that the cold one left (cached). Medians over --repeats, each of which begins with an empty cache.
+The model file itself is in the system's page cache.
 """
 
 from __future__ import annotations
