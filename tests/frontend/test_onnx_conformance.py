@@ -26,8 +26,8 @@ with warnings.catch_warnings():
 
 # case -> why it may differ
 EXPECTED_DIFFERENCES = {
-    "test_resize_downsample_scales_linear_align_corners": "the output size is rounded first, as in onnxruntime",
-    "test_resize_downsample_scales_cubic_align_corners": "the output size is rounded first, as in onnxruntime",
+    "test_resize_downsample_scales_linear_align_corners": "output size rounded first, as in onnxruntime",
+    "test_resize_downsample_scales_cubic_align_corners": "output size rounded first, as in onnxruntime",
 }
 
 

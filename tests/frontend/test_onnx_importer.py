@@ -365,3 +365,56 @@ def test_strings_and_sequences_are_refused_in_words():
     with pytest.raises(NotSupported, match=r"tensor\(string\)"):
         run(small("y = Identity(x)", "string[3] x", "string[3] y"), {"x": np.zeros(3, np.float32)})
     assert helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT) == np.float32
+
+
+HUGE = 1 << 45
+
+HUGE_NODES = [
+    ("Resize", [IMAGE, None, np.array([1, 1, 1e30, 1], np.float32)], {}),
+    ("Resize", [IMAGE, None, None, np.array([1, 4, HUGE, 8])], {}),
+    ("Resize", [IMAGE, None, np.array([1, 1, 1e-30, 1], np.float32)], dict(antialias=1, mode="linear")),
+    ("Pad", [ROWS, np.array([0, 0, HUGE, 0, 0, 0])], dict(mode="edge")),
+    ("Pad", [ROWS, np.array([0, 0, HUGE, 0, 0, 0])], {}),
+    ("Tile", [ROWS, np.array([HUGE, 1, 1])], {}),
+    ("Expand", [ROWS[:1], np.array([HUGE, 3, 4])], {}),
+    ("AveragePool", [IMAGE], dict(kernel_shape=[1, 1], pads=[0, 0, HUGE, 0])),
+    ("OneHot", [np.array([1]), np.array(HUGE), np.zeros(2, np.float32)], {}),
+]
+
+
+@pytest.mark.parametrize(
+    "op,inputs,attributes", HUGE_NODES, ids=[f"{b[0]}-{i}" for i, b in enumerate(HUGE_NODES)]
+)
+def test_huge_sizes_cost_nothing(op, inputs, attributes):
+    """A small file that asks for a huge tensor is refused at once, or its value is empty."""
+    constants = tuple(i for i in range(1, len(inputs)) if inputs[i] is not None)
+    try:
+        graph = import_graph(
+            load_model(one_op(op, inputs, opset=18, constants=constants, **attributes)),
+            {"x0": inputs[0].shape},
+        )
+    except InvalidGraph as error:
+        assert "limit" in str(error) or "too large" in str(error)
+    else:
+        assert 0 in graph.outputs["y0"].shape
+
+
+def test_functions_that_multiply():
+    """Functions that each call the next one twice stop at the limit of nodes."""
+    bodies = "".join(
+        f'<domain: "local", opset_import: ["" : 17, "local" : 1]> f{i} (v) => (r) '
+        f"{{ a = local.f{i + 1}(v)  r = local.f{i + 1}(a) }}"
+        for i in range(20)
+    )
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17, "local" : 1]> agraph (float[3,4] x) => (float[3,4] y) '
+        "{ y = local.f0(x) }"
+        + bodies
+        + '<domain: "local", opset_import: ["" : 17]> f20 (v) => (r) { r = Neg(v) }'
+    )
+    with pytest.raises(InvalidGraph, match="more than 5000 nodes"):
+        import_graph(load_model(parsed(text), Limits(max_nodes=5000)), {"x": (3, 4)})
+    broken = text.replace("r = Neg(v)", "r = Foo(v)")
+    assert len(blockers(load_model(parsed(broken)))) == 1000
+    deep = load_model(parsed(text), Limits(max_depth=5))
+    assert "nested more than 5 deep" in blockers(deep)[0]

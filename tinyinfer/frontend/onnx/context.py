@@ -194,6 +194,11 @@ class NodeContext:
             self.fail(f"{what} {list(values)} name an axis twice")
         return result
 
+    def table_size(self, size: int, what: str) -> None:
+        """Fail for an axis so long that a table of its positions would be over the limit."""
+        limit = self.importer.limits.constant_elements
+        self.require(size <= limit, f"{what} {size} is over the limit of {limit}")
+
     # ---- constants
 
     def known(self, x: Node) -> np.ndarray | None:
@@ -210,6 +215,10 @@ class NodeContext:
         value = self.importer.known(x)
         if value is None:
             inputs = [n.attrs for n in topological_order([x]) if n.op == "INPUT"]
+            if not inputs:
+                self.unsupported(
+                    f"the input '{what}' needs a value that is too large to compute during the import"
+                )
             raise NeedsValue(
                 f"{self.label}: the input '{what}' must be a constant, but depends on the graph inputs "
                 f"{inputs}",

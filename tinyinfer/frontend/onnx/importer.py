@@ -12,7 +12,7 @@ from tinyinfer.frontend.onnx import functions
 from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.errors import InvalidArgument, InvalidGraph, NotSupported, UnsupportedModel
 from tinyinfer.frontend.onnx.limits import Limits
-from tinyinfer.frontend.onnx.model import OnnxModel, node_name, ordered_nodes
+from tinyinfer.frontend.onnx.model import OnnxModel, function_key, node_name, ordered_nodes
 from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain, find_op
 from tinyinfer.frontend.onnx.tensors import NUMERIC
 from tinyinfer.ir import build
@@ -83,6 +83,7 @@ class Importer:
         self._seen: set[int] = set()
         self._alive: list[Node] = []
         self._known: dict[int, np.ndarray | None] = {}
+        self._open: dict[int, bool] = {}
         self._count = 0
 
     def run(self, shapes: Mapping[str, Sequence[int]], known_values: Mapping[str, np.ndarray]) -> Graph:
@@ -159,7 +160,7 @@ class Importer:
                 )
             name = scope.prefix + node_name(node, position)
             domain = canonical_domain(node.domain)
-            function = functions.find_function(self.model.proto, node)
+            function = self.model.functions.get(function_key(node))
             opset = scope.opsets.get(domain, 1)
             entry = find_op(domain, node.op_type, opset)
             context = NodeContext(node, name, domain, opset, self._attributes(node, scope), self, scope)
@@ -301,17 +302,32 @@ class Importer:
         return self._known[id(x)]
 
     def _compute(self, x: Node) -> np.ndarray | None:
-        limit = self.limits.constant_elements
-        stack, seen = [x], {id(x)}
-        while stack:
-            current = stack.pop()
-            if current.op == "INPUT" or (current.op != "CONST" and current.size > limit):
-                return None
-            for other in current.inputs:
-                if id(other) not in seen:
-                    seen.add(id(other))
-                    stack.append(other)
+        if self._is_open(x):
+            return None
         return evaluate([x], {})[0]
+
+    def _is_open(self, x: Node) -> bool:
+        """Whether `x` depends on a graph input, or needs a value that is too large to compute here."""
+        stack = [x]
+        while stack:
+            current = stack[-1]
+            if id(current) in self._open:
+                stack.pop()
+                continue
+            waiting = [n for n in current.inputs if id(n) not in self._open]
+            if current.op != "CONST" and waiting:
+                stack += waiting
+                continue
+            stack.pop()
+            self._alive.append(current)
+            self._open[id(current)] = current.op == "INPUT" or (
+                current.op != "CONST"
+                and (
+                    current.size > self.limits.constant_elements
+                    or any(self._open[id(n)] for n in current.inputs)
+                )
+            )
+        return self._open[id(x)]
 
     def _fold(self, inputs: list[Node | None], results: list[Node | None]) -> list[Node | None]:
         """Results computed at once if everything about them is small and constant."""

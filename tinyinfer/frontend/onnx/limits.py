@@ -9,13 +9,13 @@ from dataclasses import dataclass
 class Limits:
     """Bounds on importing one model; exceeding one raises InvalidGraph or NotImplemented in words."""
 
-    max_nodes: int = 1_000_000
+    max_nodes: int = 200_000
     """ONNX nodes imported, with functions and branches inlined."""
 
     max_depth: int = 32
     """Nesting of model-local functions and branches."""
 
-    max_elements: int = 1 << 40
+    max_elements: int = 1 << 34
     """Elements of one tensor, weights and intermediate values alike."""
 
     max_steps: int = 4096

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto
 
 from tinyinfer.frontend.onnx.errors import InvalidGraph
 from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
@@ -88,6 +88,13 @@ class OnnxModel:
     def nodes(self) -> list[NodeProto]:
         """The nodes of the main graph, inputs before users."""
         return ordered_nodes(self.proto.graph, self.proto.graph.node, ())
+
+    @cached_property
+    def functions(self) -> dict[tuple[str, str, str], FunctionProto]:
+        """The model-local functions by domain, name and overload."""
+        return {
+            (canonical_domain(f.domain), f.name, getattr(f, "overload", "")): f for f in self.proto.functions
+        }
 
     def full_proto(self) -> ModelProto:
         """A copy of the model with its weights in it, whatever they take; external data stays external."""
@@ -239,6 +246,11 @@ def describe(node: NodeProto, position: int) -> str:
 def node_name(node: NodeProto, position: int) -> str:
     """The ONNX node name, or `Op_position` where it has none."""
     return node.name or f"{node.op_type}_{position}"
+
+
+def function_key(node: NodeProto) -> tuple[str, str, str]:
+    """The key in `OnnxModel.functions` of the function that `node` would call."""
+    return canonical_domain(node.domain), node.op_type, getattr(node, "overload", "")
 
 
 def _value_spec(value: ValueInfoProto) -> ValueSpec:

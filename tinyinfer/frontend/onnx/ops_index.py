@@ -99,7 +99,9 @@ def gather_nd(ctx: NodeContext, x: Node, indices: Node) -> Node:
 
 def _one_hot_depth(ctx: NodeContext, depth: Node) -> int:
     value = int(ctx.constant_scalar(depth, "depth"))
-    ctx.require(0 < value <= ctx.importer.limits.max_elements, f"'depth' must be positive, not {value}")
+    limit = ctx.importer.limits.max_elements
+    ctx.require(value > 0, f"'depth' must be positive, not {value}")
+    ctx.require(value <= limit, f"'depth' {value} is over the limit of {limit}")
     return value
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from tinyinfer.frontend.onnx.context import REQUIRED, NodeContext
 from tinyinfer.frontend.onnx.op_table import ACCUMULATED, EXACT, TRANSCENDENTAL, onnx_op
 from tinyinfer.frontend.onnx.ops_elementwise import is_float, is_signed, like
@@ -70,8 +72,10 @@ def _counts(ctx: NodeContext, window: Window, axis: int, include_pad: bool) -> l
         automatic = ctx.string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
         behind = after if automatic else named[len(window.kernel) + axis] if named is not None else 0
         low, high = -before, size + behind
-    taps = [[o * stride - before + k * dilation for k in range(kernel)] for o in range(outputs)]
-    return [max(sum(low <= t < high for t in positions), 1) for positions in taps]
+    starts = np.arange(outputs) * stride - before
+    first = np.maximum(-((starts - low) // dilation), 0)
+    last = np.minimum((high - 1 - starts) // dilation, kernel - 1)
+    return np.maximum(last - first + 1, 1).tolist()
 
 
 @onnx_op("LpPool", tolerance=TRANSCENDENTAL)

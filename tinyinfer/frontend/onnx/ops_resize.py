@@ -199,7 +199,10 @@ def _by_scales(ctx: NodeContext, x: Node, scales: Sequence[float], axes: Sequenc
     jobs = []
     for axis, scale in zip(axes, scales):
         size = x.shape[axis]
-        output = math.floor(float(np.float32(size) * np.float32(scale)))
+        with np.errstate(over="ignore"):
+            wide = float(np.float32(size) * np.float32(scale))
+        ctx.require(math.isfinite(wide), f"the scale {scale} is too large")
+        output = math.floor(wide)
         jobs.append(AxisResize(axis, size, output, scale))
     return jobs
 
@@ -216,8 +219,11 @@ def _by_sizes(ctx: NodeContext, x: Node, sizes: Sequence[int], axes: Sequence[in
     return [AxisResize(a, x.shape[a], math.floor(scale * x.shape[a] + 0.5), scale) for a in axes]
 
 
-def _changed(jobs: Sequence[AxisResize], method: Method) -> list[AxisResize]:
+def _changed(ctx: NodeContext, jobs: Sequence[AxisResize], method: Method) -> list[AxisResize]:
     """The axes that are not left as they are."""
+    for j in jobs:
+        spread = math.ceil(1 / j.scale) if method.antialias and 0 < j.scale < 1 else 1
+        ctx.table_size(max(j.output, 1) * spread, "the table of size")
     crop = method.coordinates == "tf_crop_and_resize"
     return [j for j in jobs if j.output != j.size or j.scale != 1 or (crop and (j.start, j.end) != (0, 1))]
 
@@ -228,7 +234,7 @@ _LEGACY = Method("nearest", "asymmetric", "simple")
 def _legacy(ctx: NodeContext, x: Node, scales: Sequence[float]) -> Node:
     mode = ctx.string("mode", "nearest", ("nearest", "linear", "bilinear"))
     method = replace(_LEGACY, mode="linear" if mode == "bilinear" else mode)
-    return resize(x, _changed(_by_scales(ctx, x, scales, range(len(x.shape))), method), method)
+    return resize(x, _changed(ctx, _by_scales(ctx, x, scales, range(len(x.shape))), method), method)
 
 
 @onnx_op("Upsample", since=1, until=6, tolerance=ROUNDED)
@@ -306,4 +312,4 @@ def resize_11(
             len(region) == 2 * len(axes), f"'roi' must hold {2 * len(axes)} numbers, not {len(region)}"
         )
         jobs = [replace(j, start=region[i], end=region[len(axes) + i]) for i, j in enumerate(jobs)]
-    return resize(x, _changed(jobs, method), method)
+    return resize(x, _changed(ctx, jobs, method), method)

@@ -208,7 +208,7 @@ def _split(ctx: NodeContext, x: Node, sizes: Sequence[int], axis: int) -> list[N
 
 
 def _even_parts(ctx: NodeContext, total: int, count: int, ragged: bool) -> list[int]:
-    ctx.require(count > 0, "the number of parts must be positive")
+    ctx.require(count == ctx.outputs, f"{count} parts are asked for, but there are {ctx.outputs} outputs")
     if not ragged:
         ctx.require(total % count == 0, f"{total} does not divide into {count} equal parts")
     size = -(-total // count)
@@ -314,6 +314,7 @@ def padded(ctx: NodeContext, x: Node, pads: Sequence[int], mode: str, value: flo
 def _mirrored(ctx: NodeContext, size: int, before: int, after: int, mode: str) -> np.ndarray:
     """Which positions of an axis stand in its padded form; what is cut off is not mirrored either."""
     first, kept = max(-before, 0), size - max(-before, 0) - max(-after, 0)
+    ctx.table_size(kept + max(before, 0) + max(after, 0), "the padded size")
     ctx.require(kept > 0, f"pads {before} and {after} leave nothing of an axis of size {size} to repeat")
     places = np.arange(-max(before, 0), kept + max(after, 0))
     if mode == "edge":

@@ -63,6 +63,7 @@ def window_of(
                 f"the kernel spans {extents[i]} along spatial axis {i}, more than the padded size "
                 f"{sizes[i] + before[i] + after[i]}"
             )
+        ctx.table_size(span // strides[i] + 1, "the output size")
         if ceil_mode and span % strides[i]:
             outputs = -(-span // strides[i]) + 1
             # a last window that would start in the padding behind does not count
