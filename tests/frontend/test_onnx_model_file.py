@@ -234,3 +234,11 @@ def test_sparse_initializers():
     proto.graph.sparse_initializer[0].indices.CopyFrom(numpy_helper.from_array(np.array([1 << 40, 0]), ""))
     with pytest.raises(InvalidGraph, match="index lies outside"):
         _run(load_model(proto))
+
+
+def test_names_must_be_text():
+    """A name with invalid UTF-8 is refused when the model is loaded."""
+    for name in (b"batch", b"MatMul", b"x", b"axes"):
+        content = _model().SerializeToString().replace(name, b"\x80" * len(name))
+        with pytest.raises(InvalidProtobuf, match="not valid UTF-8"):
+            load_model(content)

@@ -14,6 +14,7 @@ from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.frontend.onnx.model_file import ModelBytes, read_model
 from tinyinfer.frontend.onnx.op_table import canonical_domain
 from tinyinfer.frontend.onnx.tensors import ELEMENT_TYPES, TensorReader
+from tinyinfer.frontend.onnx.text_check import check_text
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def load_model(
     """
     content = read_model(source)
     proto = content.proto
+    check_text(proto)
     graph = proto.graph
     opsets = _opsets(proto)
     initializers = {t.name for t in graph.initializer} | {s.values.name for s in graph.sparse_initializer}

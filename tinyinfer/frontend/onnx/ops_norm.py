@@ -47,8 +47,9 @@ def batch_normalization(
     known = [ctx.known(v) for v in vectors]
     if all(v is not None for v in known):
         s, b, m, v = (np.asarray(k, np.float64) for k in known)
-        factor = s / np.sqrt(v + epsilon)
-        scale, bias = (build.constant(a.astype(x.dtype)) for a in (factor, b - m * factor))
+        with np.errstate(all="ignore"):  # broken statistics give NaN, as they do at run time
+            factor = s / np.sqrt(v + epsilon)
+            scale, bias = (build.constant(a.astype(x.dtype)) for a in (factor, b - m * factor))
         return build.apply("ADD", build.apply("MUL", x, along_channels(x, scale)), along_channels(x, bias))
     s4, b4, m4, v4 = (build.cast(v, x.dtype) for v in vectors)
     factor_node = elementwise("MUL", s4, elementwise("RECIP", elementwise("SQRT", _plus(v4, epsilon))))
