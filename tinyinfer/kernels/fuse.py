@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tinyinfer.ir.index import Axis, Index, atoms_of, index, substitute
-from tinyinfer.ir.node import Graph, Node, topological_order
+from tinyinfer.ir.node import Graph, Node
 from tinyinfer.ir.ops import ELEMENTWISE
 
 ROW_LIMIT = 1 << 16
@@ -172,16 +172,19 @@ def _product(axes: set[Axis]) -> int:
 
 def is_free(node: Node) -> bool:
     """A value that costs next to nothing to recompute: no load but scalars, few simple operations."""
-    budget = 8
-    for part in topological_order([node]):
-        if part.op == "INPUT" or part.is_reduce or part.op == "CONCAT":
-            return False
-        if part.op == "CONST" and part.size > 1:
+    budget, stack, seen = 8, [node], set()
+    while stack:
+        part = stack.pop()
+        if part in seen:
+            continue
+        seen.add(part)
+        if part.op in ("INPUT", "CONCAT") or part.is_reduce or (part.op == "CONST" and part.size > 1):
             return False
         if part.is_elementwise:
             budget -= 8 if ELEMENTWISE[part.op].transcendental else 1
             if budget < 0:
                 return False
+        stack.extend(part.inputs)
     return True
 
 
