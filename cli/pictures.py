@@ -44,7 +44,7 @@ def picture_input(name: str, shape: tuple[int | None, ...], dtype: str, layout: 
             channels, height, width = sizes if layout == "NCHW" else (sizes[2], sizes[0], sizes[1])
             if channels in (1, 3, None):
                 kind = PictureInput(layout, channels or 3, height, width, len(shape))
-    elif len(shape) == 2 and shape != (1, 1):
+    elif len(shape) == 2 and None not in shape and 1 not in shape:
         kind = PictureInput("HW", 1, shape[0], shape[1], 2)
     if kind is None or dtype not in ("float32", "float16", "float64", "uint8"):
         described = "x".join("?" if size is None else str(size) for size in shape)

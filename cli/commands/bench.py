@@ -177,7 +177,8 @@ def _print_profile(profile: dict[str, Any]) -> None:
     click.echo(
         f"\nkernels: {seconds_text(profile['seconds'])} in all; measured peaks:"
         f" {peaks['gflops_one_core']:.0f} GFLOP/s on one core,"
-        f" {peaks['gflops']:.0f} on {peaks['threads']} threads, {peaks['gbytes_per_second']:.1f} GB/s"
+        f" {peaks['gflops']:.0f} on {peaks['threads']} threads,"
+        f" {peaks['gbytes_per_second']:.1f} GB/s from memory"
     )
     rows = []
     for row in profile["kernels"]:

@@ -56,11 +56,11 @@ def command(
     labels = read_labels(labels_path) if labels_path else None
     session = choice.open()
     feeds = gather_feeds(session, inputs, choice.input_shapes, fill_missing=False)
+    executable = session.prepare(feeds.arrays)
     if verbose or not as_json:
         for name, note in feeds.notes.items():
             array = feeds.arrays[name]
             click.echo(f"input {name}: {shape_text(array.shape)} {array.dtype}, {note}", err=as_json)
-    executable = session.prepare(feeds.arrays)
     if not as_json:
         click.echo(f"device {session.get_providers()[0]}, {bytes_text(executable.peak_bytes)} at peak")
     start = time.perf_counter()

@@ -6,8 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-TOLERANCE = 1e-4
-"""Largest error of a float output that passes, as a part of the expected output's range (maximum − minimum).
+TOLERANCE = {"float16": 2e-2, "bfloat16": 1e-1}
+"""Largest error of a float output that passes, as a part of the expected output's range (maximum - minimum).
+
+Half precision keeps 11 bits (bfloat16: 8), and every layer of a model rounds to them.
+"""
+
+FLOAT_TOLERANCE = 1e-4
+"""The same for float32 and float64."""
+
+ABSOLUTE = 2.4e-7
+"""An error up to this passes whatever the range is: two units in the last place of float32 near 1.
+
+A sigmoid or softmax far in its tail is a small difference of numbers near 1.
 """
 
 
@@ -29,11 +40,12 @@ class Comparison:
         return self.problem is None
 
 
-def compare_arrays(actual: np.ndarray, expected: np.ndarray, tolerance: float = TOLERANCE) -> Comparison:
+def compare_arrays(actual: np.ndarray, expected: np.ndarray, tolerance: float | None = None) -> Comparison:
     """Compare an output with what it should be.
 
-    Floats pass within `tolerance` of the range, with NaN and infinities in the same places. Integers and
-    bools must be equal, except that 8-bit ones may differ by 1: quantisation rounds sums whose order is free.
+    Floats pass within `tolerance` of the range (None: by their dtype), with NaN and infinities in the same
+    places. Integers and bools must be equal, except that 8-bit ones may differ by 1: quantisation rounds sums
+    whose order is free.
     """
     if actual.shape != expected.shape or actual.dtype != expected.dtype:
         came, wanted = (f"{x.dtype}{list(x.shape)}" for x in (actual, expected))
@@ -58,10 +70,10 @@ def compare_arrays(actual: np.ndarray, expected: np.ndarray, tolerance: float = 
     if actual.dtype.kind in "biu":
         allowed = 1 if actual.dtype.itemsize == 1 and actual.dtype.kind != "b" else 0
         problem = f"differs by {absolute:g}, {allowed} allowed" if absolute > allowed else None
-    elif absolute <= np.finfo(np.float32).tiny:
-        problem = None
     else:
+        if tolerance is None:
+            tolerance = TOLERANCE.get(actual.dtype.name, FLOAT_TOLERANCE)
         problem = None
-        if relative > tolerance:
+        if relative > tolerance and absolute > ABSOLUTE:
             problem = f"error {relative:.2e} of the range, {tolerance:.0e} allowed"
     return Comparison(absolute, relative, problem)
