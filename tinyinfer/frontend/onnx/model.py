@@ -146,6 +146,8 @@ def _opsets(proto: ModelProto) -> dict[str, int]:
         if entry.version < 1:
             raise InvalidGraph(f"the model imports opset {entry.version} of '{name}'; opsets start at 1")
         opsets[name] = max(int(entry.version), opsets.get(name, 0))
+    if not opsets and proto.ir_version >= 3:
+        raise InvalidGraph("the model says for no opset that it uses it, which IR version 3 and later must")
     if not opsets:
         opsets["ai.onnx"] = 1  # IR versions 1 and 2 had one opset and no field for it
     return opsets
