@@ -70,7 +70,7 @@ class PackedConstant:
 class PhysicalKernel:
     """A loop nest and what its arguments are: a Buffer, or a PackedConstant."""
 
-    lowered: LoweredKernel
+    lowered: LoweredKernel | None
     nest: LoopNest
     arguments: list[Buffer | PackedConstant]
     offsets: tuple[int, ...] = ()
@@ -185,6 +185,8 @@ class ContractionNest:
     m: tuple[Axis, ...]
     k: tuple[Axis, ...]
     panels: Panels
+    packed: bool
+    """Whether `b` lies in panels padded with zeros, so that whole vectors may always be read."""
 
     def text(self) -> str:
         every = (self.groups, self.m, self.k)
@@ -236,7 +238,7 @@ def build_contraction(kernel: PhysicalKernel, c: Contraction, width: int) -> Con
     made = LoopNest((*groups, *c.m, panel, lane), change(kernel.nest.store), epilogue, kernel.nest.dtypes)
     m = tuple(sorted(c.m, key=lambda x: -abs(made.store.coefficient(x))))
     return ContractionNest(PhysicalKernel(kernel.lowered, made, arguments), a.attrs, b_access, epilogue, groups, m, k,
-                           Panels(panel, lane, vector.size))
+                           Panels(panel, lane, vector.size), isinstance(constant, PackedConstant))
 
 
 def _operands(body: Expr, vector: Axis) -> tuple[Expr, Expr, Expr]:

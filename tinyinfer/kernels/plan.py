@@ -18,7 +18,7 @@ import numpy as np
 from tinyinfer.backends.cpu.llvm_halo import HaloRegion
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.index import Axis
-from tinyinfer.ir.node import Graph
+from tinyinfer.ir.node import Graph, Node
 from tinyinfer.kernels.assign import assign
 from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import walk
@@ -42,7 +42,7 @@ from tinyinfer.kernels.schedule import (
 )
 from tinyinfer.kernels.schedule_map import MapSchedule, expression_weight, reduce_steps, schedule_map
 from tinyinfer.runtime.memory import pack
-from tinyinfer.runtime.plan import BufferRef, KernelSource, Launch, Plan, TensorSpec
+from tinyinfer.runtime.plan import BufferRef, KeptValue, KernelSource, Launch, Plan, TensorSpec
 
 
 class KernelPrinter(Protocol):
@@ -89,7 +89,7 @@ def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) ->
             steps.append(_contraction_step(physical, contraction, printer))
         else:
             steps.append(_map_step(physical, printer))
-    return _finish(graph, assigned.outputs, assigned.buffers, steps)
+    return _finish(graph, assigned.buffers, steps, options)
 
 
 @lru_cache(maxsize=1)
@@ -137,12 +137,18 @@ def _contraction_step(physical: PhysicalKernel, roles: Contraction, printer: Ker
     nest = replace(nest, physical=based, a=a, b=b, epilogue=based.nest.body)
     schedule = schedule_contraction(nest, vectors, machine)
     description = f"{nest.text()}\n{schedule}"
-    source = _source(f"contract_{schedule.name}", description, lambda name: printer.contraction(name, nest, schedule))
     groups = prod(a.size for a in nest.groups)
     flops = 2 * groups * rows * roles.vector.size * prod(a.size for a in roles.k)
     title, origin = _title(physical.lowered.origin, "contraction")
+    bare = replace(nest, physical=_without_values(based))
+    source = _source(f"contract_{schedule.name}", description, lambda name: printer.contraction(name, bare, schedule))
     return _Step(source, based.arguments, based.offsets, groups * schedule.row_blocks * schedule.column_blocks, title, origin,
                  flops, _touched(based.arguments), lambda: description)
+
+
+def _without_values(kernel: PhysicalKernel) -> PhysicalKernel:
+    """The kernel as printers need it: holding no graph and no weights, which outlive compilation otherwise."""
+    return PhysicalKernel(None, kernel.nest, [], kernel.offsets)
 
 
 def sorted_for_constants(nest: LoopNest, vector: Axis | None) -> list[Axis]:
@@ -209,7 +215,7 @@ def halo_regions(buffer: Buffer) -> list[HaloRegion]:
     return regions
 
 
-def _finish(graph: Graph, outputs: dict, buffers: dict, steps: list[_Step]) -> Plan:
+def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], options: CompileOptions) -> Plan:
     lifetimes: dict[Buffer, list[int]] = {}
     for position, step in enumerate(steps):
         for a in step.arguments:
@@ -217,11 +223,17 @@ def _finish(graph: Graph, outputs: dict, buffers: dict, steps: list[_Step]) -> P
                 span = lifetimes.setdefault(a.storage, [position, position])
                 span[1] = position
     # vectors may be read past the last element of a buffer by less than one vector; the arena ends with room for that
+    if options.keep_values:
+        lifetimes = {b: [0, len(steps)] for b in lifetimes}
     offsets, total = pack([(first, last, b.nbytes) for b, (first, last) in lifetimes.items()])
     place = dict(zip(lifetimes, offsets))
     parameters: dict[PackedConstant, int] = {}
     arrays: list[np.ndarray] = []
     pending: list[tuple[Buffer, bool]] = []
+    kept = [
+        KeptValue(n, place[b.storage] + b.offset * b.itemsize, tuple(s * b.itemsize for s in b.strides))
+        for n, b in buffers.items() if options.keep_values and b.storage in place and n.op != "COPY"
+    ]
     launches = []
     for step in steps:
         refs = []
@@ -250,13 +262,17 @@ def _finish(graph: Graph, outputs: dict, buffers: dict, steps: list[_Step]) -> P
         pending += used
         launches.append(Launch(step.source, tuple(refs), step.chunks, waits, step.title, step.origin, step.flops,
                                step.bytes))
-    stages = {"kernels": lambda: "\n\n".join(
-        f"; {i}: {s.title}\n; kernel {s.source.name}, {s.chunks} chunks\n{s.stage()}" for i, s in enumerate(steps)),
-        "code": lambda: "\n\n".join({s.source.key: s.source.text() for s in steps}.values())}
+    # the stages must not hold the steps: those hold the weights
+    texts = [(f"; {i}: {s.title}\n; kernel {s.source.name}, {s.chunks} chunks", s.stage) for i, s in enumerate(steps)]
+    sources = {s.source.key: s.source for s in steps}
+    stages = {
+        "kernels": lambda: "\n\n".join(f"{head}\n{stage()}" for head, stage in texts),
+        "code": lambda: "\n\n".join(s.text() for s in sources.values()),
+    }
     return Plan(
         [TensorSpec(name, n.shape, n.dtype) for name, n in graph.inputs.items()],
         [TensorSpec(name, n.shape, n.dtype) for name, n in graph.outputs.items()],
-        launches, arrays, total, stages)
+        launches, arrays, total, stages, kept)
 
 
 def _conflict(a: Buffer, a_written: bool, b: Buffer, b_written: bool, place: dict[Buffer, int]) -> bool:

@@ -1,11 +1,12 @@
 """Expansion of EXP, LOG, SIN, COS, TANH, ERF, SIGMOID and POW into the plain elementwise ops of `ir.ops`.
 
-Devices without good instructions or libraries for them expand a kernel's expressions with `expand_all` and need to
-print only arithmetic, comparisons, conversions and bit operations. The results are branch-free, so that a vector of
-any width computes them lane by lane.
+Devices without good instructions or libraries for them expand a kernel's expressions with `expand_all` and
+need to print only arithmetic, comparisons, conversions and bit operations. The results are branch-free, so
+that a vector of any width computes them lane by lane.
 
-Accuracy: float32 within 2 ulp over the whole range, subnormals and special values included, given IEEE arithmetic
-with subnormals and a fused MULACC; float64 about 1e-15 relative; float16 and bfloat16 are computed in float32.
+Accuracy: float32 within 2 ulp over the whole range, subnormals and special values included, given IEEE
+arithmetic with subnormals and a fused MULACC; float64 about 1e-15 relative; float16 and bfloat16 are computed
+in float32.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ NARROW = frozenset(("float16", "bfloat16"))
 def expand(op: str, *args: Expr) -> Expr:
     """The transcendental `op` of `args` as plain elementwise operations.
 
-    The arguments share one dtype, which the result has: float16, bfloat16, float32 or float64. Raises ValueError
-    for any other dtype and KeyError for an op that is not in `ir.ops.TRANSCENDENTAL`.
+    The arguments share one dtype, which the result has: float16, bfloat16, float32 or float64. Raises
+    ValueError for any other dtype and KeyError for an op that is not in `ir.ops.TRANSCENDENTAL`.
     """
     rule = EXPANSIONS[op]
     dtype = args[0].dtype
@@ -54,7 +55,8 @@ def _widened(x: Expr) -> Expr:
 
 
 def expand_all(root: Expr) -> Expr:
-    """`root` with every transcendental expanded; equal sub-expressions stay one object, depth does not matter.
+    """`root` with every transcendental expanded; equal sub-expressions stay one object, depth does not
+    matter.
 
     Integer POW stays as it is: it has no expansion in floating point.
     """

@@ -1,9 +1,10 @@
 """EXP, SIGMOID, TANH and ERF as plain elementwise expressions, branch-free.
 
-Method: additive range reduction in the manner of Cody and Waite (Software Manual for the Elementary Functions, 1980)
-with fused multiply-adds (Muller, Elementary Functions, 3rd edition, chapter 11), then a polynomial. Coefficients are
-minimax in the stated interval and measure, found by the Remez algorithm and rounded to the format one after another,
-lowest power first, the rest fitted anew after each; `error` is the measure after rounding.
+Method: additive range reduction in the manner of Cody and Waite (Software Manual for the Elementary
+Functions, 1980) with fused multiply-adds (Muller, Elementary Functions, 3rd edition, chapter 11), then a
+polynomial. Coefficients are minimax in the stated interval and measure, found by the Remez algorithm and
+rounded to the format one after another, lowest power first, the rest fitted anew after each; `error` is the
+measure after rounding.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from tinyinfer.kernels.transcendental_float import (
 
 LOG2_E = 1.4426950408889634
 
-# ln 2 as the format's nearest value and the rest. Times an integer of up to 11 bits and taken from an argument near
-# it, the first part leaves no rounding error: the difference has no bit below the last one of the product.
+# ln 2 as the format's nearest value and the rest. Times an integer of up to 11 bits and taken from an
+# argument near it, the first part leaves no rounding error: the difference has no bit below the last one of
+# the product.
 LN2 = {
     "float32": (0.6931471824645996, -1.9046542121259336e-09),
     "float64": (0.6931471805599453, 2.3190468138462996e-17),
@@ -66,7 +68,10 @@ COEFFICIENTS = {
             0.04166810214519501, 0.008369198068976402, 0.00138390576466918,
         ),
         # error 2^-26.0
-        expm1=(0.9999999403953552, 0.6666615605354309, 0.333342045545578, 0.13387399911880493, 0.0442744605243206),
+        expm1=(
+            0.9999999403953552, 0.6666615605354309, 0.333342045545578, 0.13387399911880493,
+            0.0442744605243206,
+        ),
         # error 2^-25.1
         erf=(
             0.12837913632392883, -0.3761240839958191, 0.11280950158834457,
@@ -139,8 +144,9 @@ def reduce_by(x: Expr, n: Expr, step: float) -> Expr:
 def exp(x: Expr) -> Expr:
     """e^x: 16 operations. Overflow gives infinity, underflow rounds through the subnormals to 0.
 
-    x = 2m·ln 2 + r, so e^x = (e^r · 2^m) · 2^m: neither factor leaves the normal range, and only the last product
-    rounds to a subnormal. The wider r costs one or two coefficients; two different factors would cost more.
+    x = 2m·ln 2 + r, so e^x = (e^r · 2^m) · 2^m: neither factor leaves the normal range, and only the last
+    product rounds to a subnormal. The wider r costs one or two coefficients; two different factors would cost
+    more.
     """
     form = FORMATS[x.dtype]
     x = clamp(x, *EXP_RANGE[x.dtype])
@@ -153,8 +159,8 @@ def exp(x: Expr) -> Expr:
 def sigmoid(x: Expr) -> Expr:
     """1 / (1 + e^-x): 15 operations, one of them a division; relatively accurate down to the last subnormal.
 
-    x = n·ln 2 + r, so the sigmoid is e^r / (e^r + 2^-n). Both terms carry the factor `SIGMOID_SCALE`, which keeps
-    2^-n finite where the quotient is subnormal.
+    x = n·ln 2 + r, so the sigmoid is e^r / (e^r + 2^-n). Both terms carry the factor `SIGMOID_SCALE`, which
+    keeps 2^-n finite where the quotient is subnormal.
     """
     form = FORMATS[x.dtype]
     x = clamp(x, *SIGMOID_RANGE[x.dtype])
@@ -185,8 +191,9 @@ def tanh(x: Expr) -> Expr:
 def erf(x: Expr) -> Expr:
     """Error function: 23 operations for float32, no division; odd, signed zeros and subnormals kept.
 
-    Near 0 it is x + x·P(x²). Farther out it is 1 - p(|x|)^8 with p near erfc^(1/8): the root is smooth enough for a
-    short polynomial (the idea of Abramowitz and Stegun 7.1.28), and erfc < 0.18 there damps the errors of the power.
+    Near 0 it is x + x·P(x²). Farther out it is 1 - p(|x|)^8 with p near erfc^(1/8): the root is smooth enough
+    for a short polynomial (the idea of Abramowitz and Stegun 7.1.28), and erfc < 0.18 there damps the errors
+    of the power.
     """
     form = FORMATS[x.dtype]
     table = COEFFICIENTS[x.dtype]

@@ -1,7 +1,8 @@
-"""What the expansions of transcendental functions share: the layout of float formats, and small expression builders.
+"""What the expansions of transcendental functions share: the layout of float formats, and small expression
+builders.
 
-Everything here relies on IEEE arithmetic: a device that flushes subnormals or reassociates `(x + c) - c` must be told
-not to. MULACC is taken as fused (rounded once).
+Everything here relies on IEEE arithmetic: a device that flushes subnormals or reassociates `(x + c) - c` must
+be told not to. MULACC is taken as fused (rounded once).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def clamp(x: Expr, lo: float, hi: float) -> Expr:
 
 
 def polynomial(x: Expr, coefficients: Sequence[float], last: Expr | None = None) -> Expr:
-    """Horner's scheme, lowest power first. `last` stands for the lowest coefficient where that is no constant."""
+    """Horner's scheme, lowest power first. `last`, where given, is put before the lowest."""
     form = FORMATS[x.dtype]
     terms: list[Expr] = [form.real(c) for c in coefficients]
     if last is not None:
@@ -120,7 +121,8 @@ def polynomial(x: Expr, coefficients: Sequence[float], last: Expr | None = None)
 def round_shifted(x: Expr, factor: float, bias: int) -> tuple[Expr, Expr]:
     """The integer nearest to `factor · x`: (as a float, as the low bits of an integer that has `bias` added).
 
-    `|factor · x| + |bias|` must stay below 2^(mantissa - 1). Two operations, against four for round, convert, add.
+    `|factor · x| + |bias|` must stay below 2^(mantissa - 1). Two operations, against four for round, convert,
+    add.
     """
     form = FORMATS[x.dtype]
     magic = form.real(form.round_magic + bias)
@@ -129,7 +131,7 @@ def round_shifted(x: Expr, factor: float, bias: int) -> tuple[Expr, Expr]:
 
 
 def power_of_two(biased: Expr, form: FloatFormat) -> Expr:
-    """2^n from an integer whose low bits hold n + bias, a valid exponent field, with a 0 above it for the sign."""
+    """2^n from an integer whose low bits hold n + bias, an exponent field, with a 0 above it for the sign."""
     return from_bits(apply("SHL", biased, form.whole(form.mantissa)), form)
 
 

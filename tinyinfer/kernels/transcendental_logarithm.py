@@ -1,9 +1,10 @@
 """LOG and POW as plain elementwise expressions, branch-free.
 
-Method: x = 2^e · m with m in [sqrt(1/2), sqrt(2)), by integer arithmetic on the bits; then a polynomial in m - 1, or
-for the power of doubles the series of atanh in double-double arithmetic (Muller, Elementary Functions, 3rd edition,
-chapters 4 and 11; Dekker 1971 for the pairs). Coefficients are minimax in the stated interval and measure, found by
-the Remez algorithm and rounded to the format one after another; `error` is the measure after rounding.
+Method: x = 2^e · m with m in [sqrt(1/2), sqrt(2)), by integer arithmetic on the bits; then a polynomial in m
+- 1, or for the power of doubles the series of atanh in double-double arithmetic (Muller, Elementary
+Functions, 3rd edition, chapters 4 and 11; Dekker 1971 for the pairs). Coefficients are minimax in the stated
+interval and measure, found by the Remez algorithm and rounded to the format one after another; `error` is the
+measure after rounding.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ EXP2_SHORT = (
     0.009618489303430603, 0.0013399958096986801, 0.000153457644278853,
 )
 
-# With s = (m - 1) / (m + 1): log2(m) / s = TWO_LOG2_E + s²·(THIRD + s²·TAIL(s²)), the first two as exact pairs.
+# With s = (m - 1) / (m + 1): log2(m) / s = TWO_LOG2_E + s²·(THIRD + s²·TAIL(s²)), the first two as exact
+# pairs.
 TWO_LOG2_E = (2.8853900817779268, 4.0710547481862066e-17)
 TWO_LOG2_E_THIRD = (0.9617966939259756, 5.0577616648125907e-17)
 # |s| <= 3 - sqrt(8); its term's error relative to log2(m) / s is 2^-73.5.
@@ -102,7 +104,7 @@ def normalised(x: Expr) -> tuple[Expr, Expr]:
 
 
 def log(x: Expr) -> Expr:
-    """Natural logarithm: 27 operations for float32, no division. log(±0) = -inf, NaN below 0, subnormals right."""
+    """Natural logarithm: 27 operations for float32, no division; -inf at ±0, NaN below."""
     form = FORMATS[x.dtype]
     unit = 2.0**23 if form is FLOAT32 else 1.0
     subnormal, scaled = normalised(x)
@@ -119,10 +121,12 @@ def log(x: Expr) -> Expr:
 
 
 def power(x: Expr, y: Expr) -> Expr:
-    """x^y with the special cases of C99 (F.10.4.4); constant exponents 0, 1, 2, 3, -1 and 1/2 become arithmetic.
+    """x^y with the special cases of C99 (F.10.4.4); constant exponents 0, 1, 2, 3, -1 and 1/2 become
+    arithmetic.
 
-    float32 goes through double, whose 53 bits hold y·log2(x) with room to spare, and whose range makes overflow and
-    the subnormals of the result a matter of the final conversion. float64 takes the logarithm as a pair of doubles.
+    float32 goes through double, whose 53 bits hold y·log2(x) with room to spare, and whose range makes
+    overflow and the subnormals of the result a matter of the final conversion. float64 takes the logarithm as
+    a pair of doubles.
     """
     form = FORMATS[x.dtype]
     if y.op == "CONST":
@@ -143,7 +147,7 @@ def power(x: Expr, y: Expr) -> Expr:
 
 
 def power_by_constant(x: Expr, y: float) -> Expr | None:
-    """x^y by arithmetic for the exponents where that is within 2 ulp and right in every special case, or None."""
+    """x^y by arithmetic where that is within 2 ulp and right in every special case, else None."""
     form = FORMATS[x.dtype]
     if y == 0.0:
         return form.real(1.0)
@@ -209,7 +213,8 @@ def magnitude64(x: Expr, y: Expr) -> Expr:
     high, low = log2_pair(size)
     high = where(apply("CMPLT", size, real(math.inf)), high, size)
     high = where(apply("CMPEQ", size, real(0.0)), real(-math.inf), high)
-    # No |log2 x| but 0 is below 2^-53, so 2^70 overflows and underflows as infinity does, and gives 1 where |x| is 1.
+    # No |log2 x| but 0 is below 2^-53, so 2^70 overflows and underflows as infinity does, and gives 1 where
+    # |x| is 1.
     finite = clamp(y, -(2.0**70), 2.0**70)
     product = multiply(finite, high)
     rest = fused(finite, low, fused(finite, high, apply("NEG", product)))
@@ -220,7 +225,8 @@ def magnitude64(x: Expr, y: Expr) -> Expr:
     ln2_high, ln2_low = LN2["float64"]
     r = fused(f, real(ln2_high), fused(f, real(ln2_low), multiply(rest, real(ln2_high))))
     value = polynomial(r, COEFFICIENTS["float64"].exp_half)
-    # 2^n as a product of two halves: the first keeps the value normal, the second rounds once into the subnormals.
+    # 2^n as a product of two halves: the first keeps the value normal, the second rounds once into the
+    # subnormals.
     first = apply("SHR", biased, form.whole(1))
     second = subtract(biased, first)
     return multiply(multiply(value, power_of_two(first, form)), power_of_two(second, form))

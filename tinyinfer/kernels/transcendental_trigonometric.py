@@ -1,11 +1,11 @@
 """SIN and COS as plain elementwise expressions, branch-free.
 
-Method: the argument in quarter turns, y·(2/pi), computed in double with an exact product (fused multiply-add) and
-2/pi as a pair of doubles; the integer part gives the quadrant, the rest one of two short polynomials. Large floats are
-integers, x = y·2^k, and only 2^k·(2/pi) mod 4 matters for the quadrant: five such constants, chosen by magnitude,
-take the place of the stored bits of Payne and Hanek (Muller, Elementary Functions, 3rd edition, chapter 11).
-Coefficients are minimax in the stated interval and measure, found by the Remez algorithm and rounded to the format one
-after another; `error` is the measure after rounding.
+Method: the argument in quarter turns, y·(2/pi), computed in double with an exact product (fused multiply-add)
+and 2/pi as a pair of doubles; the integer part gives the quadrant, the rest one of two short polynomials.
+Large floats are integers, x = y·2^k, and only 2^k·(2/pi) mod 4 matters for the quadrant: five such constants,
+chosen by magnitude, take the place of the stored bits of Payne and Hanek (Muller, Elementary Functions, 3rd
+edition, chapter 11). Coefficients are minimax in the stated interval and measure, found by the Remez
+algorithm and rounded to the format one after another; `error` is the measure after rounding.
 """
 
 from __future__ import annotations
@@ -61,15 +61,16 @@ QUARTER_TURNS = (
     (1.4887592377745509, 8.550831001313827e-17),
 )
 FOLD = 21
-# Floats from 2^45 on are multiples of 2^22, so that 2^-21 times them is an integer; and so on every 21 powers. Below
-# 2^45 a product's last bit is worth at most 2^-7 quarter turns: the rest stays within 1.02·pi/4.
+# Floats from 2^45 on are multiples of 2^22, so that 2^-21 times them is an integer; and so on every 21
+# powers. Below 2^45 a product's last bit is worth at most 2^-7 quarter turns: the rest stays within
+# 1.02·pi/4.
 FIRST_FOLD = 45
 
 HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
 
 
 def fold(x: Expr) -> tuple[Expr, Expr, Expr]:
-    """For a float x >= 0: doubles (y, high, low) with y·(high + low) = x·(2/pi) mod 4 and y below 2^45 (or NaN)."""
+    """For a float x >= 0: doubles (y, high, low), y·(high + low) = x·(2/pi) mod 4, y below 2^45 or infinite."""
     scale: Expr = FLOAT32.real(1.0)
     high, low = (FLOAT64.real(part) for part in QUARTER_TURNS[0])
     for i in range(1, len(QUARTER_TURNS)):
@@ -81,7 +82,7 @@ def fold(x: Expr) -> tuple[Expr, Expr, Expr]:
 
 
 def quarter_turns(y: Expr, high: Expr) -> tuple[Expr, Expr, Expr]:
-    """y·high as (an integer whose low bits are its quadrant, fraction, what the product's rounding left off)."""
+    """y·high as (an integer with the quadrant in its low bits, fraction, rounding error of the product)."""
     product = multiply(y, high)
     magic = FLOAT64.real(FLOAT64.round_magic)
     shifted = add(product, magic)
@@ -90,7 +91,7 @@ def quarter_turns(y: Expr, high: Expr) -> tuple[Expr, Expr, Expr]:
 
 
 def sin_cos(x: Expr, quadrant: Expr, r: Expr, r_low: Expr | None, shift: int) -> Expr:
-    """sin of `quadrant + shift` quarter turns plus `r + r_low` radians; `quadrant` is an integer of any size."""
+    """sin of `quadrant + shift` quarter turns plus `r + r_low` radians; `x` gives the sign if shift is 0."""
     form = FORMATS[r.dtype]
     square = multiply(r, r)
     cube = multiply(square, r)
@@ -115,7 +116,8 @@ def circular(x: Expr, shift: int) -> Expr:
         y, high, low = fold(size)
         quadrant, fraction, error = quarter_turns(y, high)
         r = multiply(add(fraction, fused(y, low, error)), FLOAT64.real(HALF_PI[0]))
-        return sin_cos(x, apply("CAST", quadrant, dtype="int32"), apply("CAST", r, dtype="float32"), None, shift)
+        quadrant = apply("CAST", quadrant, dtype="int32")
+        return sin_cos(x, quadrant, apply("CAST", r, dtype="float32"), None, shift)
     bounded = apply("MIN", size, FLOAT64.real(2.0**FIRST_FOLD))
     y = where(apply("CMPLT", size, FLOAT64.real(math.inf)), bounded, subtract(size, size))
     high, low = (FLOAT64.real(part) for part in QUARTER_TURNS[0])
@@ -129,8 +131,8 @@ def circular(x: Expr, shift: int) -> Expr:
 def sin(x: Expr) -> Expr:
     """Sine in radians; odd, signed zeros kept, NaN for infinities.
 
-    float32: within 2 ulp for every float, about 45 operations, half of them in double. float64: accurate to about
-    1e-15 for |x| below 2^30 and the result bounded beyond; above 2^45 the phase is that of 2^45.
+    float32: within 2 ulp for every float, about 45 operations, half of them in double. float64: accurate to
+    about 1e-15 for |x| below 2^30 and the result bounded beyond; above 2^45 the phase is that of 2^45.
     """
     return circular(x, 0)
 

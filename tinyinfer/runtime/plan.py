@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tinyinfer.ir.node import Node
+
 
 @dataclass(frozen=True)
 class BufferRef:
@@ -60,6 +62,15 @@ class TensorSpec:
     dtype: str
 
 
+@dataclass(frozen=True)
+class KeptValue:
+    """Where a value of the graph lies in the arena after a run: byte offset and byte strides of `node.shape`."""
+
+    node: Node
+    offset: int
+    strides: tuple[int, ...]
+
+
 @dataclass
 class Plan:
     """All that a device needs to run one model at one set of shapes."""
@@ -71,6 +82,8 @@ class Plan:
     arena_bytes: int
     stages: dict[str, Callable[[], str]] = field(default_factory=dict)
     """Printable text of each compiler stage, by name, made when asked for."""
+    kept: list[KeptValue] = field(default_factory=list)
+    """With CompileOptions.keep_values: every stored value, each in memory of its own."""
 
     @property
     def peak_bytes(self) -> int:

@@ -21,6 +21,7 @@ from tinyinfer.backends.cpu.tables import Tables
 from tinyinfer.backends.cpu.target import CpuTarget
 from tinyinfer.backends.cpu.threads import Workers, default_threads
 from tinyinfer.config import cache_directory
+from tinyinfer.ir.node import Node
 from tinyinfer.runtime.plan import KernelSource, Plan, TensorSpec
 from tinyinfer.runtime.signature import numpy_dtype
 
@@ -140,6 +141,7 @@ class CpuExecutable:
         self.threads = threads if threads > 0 else default_threads()
         self._launches = list(plan.launches)
         self._stages = dict(plan.stages)
+        self._kept = plan.kept
         cache = cache if cache is not None else KernelCache(cache_directory())
         self._native = _Native(plan, target, self.threads, cache, progress)
         _ALIVE.add(self._native)
@@ -187,6 +189,17 @@ class CpuExecutable:
             )
             for launch, column in zip(self._launches, columns)
         ]
+
+    def kept_values(self) -> list[tuple[Node, np.ndarray]]:
+        """Each value that the last run stored, as a view of the arena (CompileOptions.keep_values)."""
+        arena = self._native.arena
+        result = []
+        for value in self._kept:
+            dtype = numpy_dtype(value.node.dtype)
+            whole = arena.view(0, (arena.size // dtype.itemsize,), dtype)
+            start = whole[value.offset // dtype.itemsize :]
+            result.append((value.node, np.lib.stride_tricks.as_strided(start, value.node.shape, value.strides)))
+        return result
 
     def stages(self) -> dict[str, str]:
         """The text of every compiler stage, by name, in order."""

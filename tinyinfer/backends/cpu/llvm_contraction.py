@@ -39,8 +39,8 @@ class ContractionPrinter:
     def __init__(self, name: str, nest: ContractionNest, schedule: ContractionSchedule):
         self.name, self.nest, self.schedule = name, nest, schedule
         self.epilogue = expand_all(nest.epilogue)
-        self.count = len(nest.physical.arguments)
         self.dtypes = nest.physical.nest.dtypes
+        self.count = len(self.dtypes)
         self.declarations: set[str] = set()
         self.y = nest.m[-2] if len(nest.m) > 1 else None
         self.x = nest.m[-1] if nest.m else None
@@ -142,12 +142,11 @@ class ContractionPrinter:
         name = f"llvm.fma.v{w.lanes}f32"
         w.declarations.add(f"declare {kind} @{name}({kind}, {kind}, {kind})")
         lane = self.nest.panels.lane
-        packed = not self._b_needs_mask(v)
         for q in positions:
             with ev.scope():
                 columns = []
                 for j in range(v.vectors):
-                    mask = tail_mask(w.lanes, v.tail) if not packed and v.tail and j == v.vectors - 1 else None
+                    mask = tail_mask(w.lanes, v.tail) if not self.nest.packed and v.tail and j == v.vectors - 1 else None
                     at = q.at(lane, (None, j * w.lanes)).lanes_along(lane, mask)
                     columns.append(ev.load(self.nest.b, "float32", at).text)
                 for r, row in enumerate(rows):
@@ -158,12 +157,6 @@ class ContractionPrinter:
                                             f"{kind} {sums[r, j]})")
         for key, slot in slots.items():
             w.do(f"store {kind} {sums[key]}, ptr {slot}, align 64")
-
-    def _b_needs_mask(self, v: _Variant) -> bool:
-        """Packed panels are padded with zeros; a row of an activation ends where the next one begins."""
-        from tinyinfer.kernels.physical import PackedConstant
-
-        return not isinstance(self.nest.physical.arguments[self.nest.b.argument], PackedConstant)
 
     def _epilogue(self, w: Writer, ev: Evaluator, p: Position, v: _Variant, rows: list, slots: dict) -> None:
         kind = f"<{w.lanes} x float>"
