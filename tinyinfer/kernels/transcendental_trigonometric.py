@@ -70,7 +70,7 @@ HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
 
 
 def fold(x: Expr) -> tuple[Expr, Expr, Expr]:
-    """For a float x >= 0: doubles (y, high, low), y·(high + low) = x·(2/pi) mod 4, y below 2^45 or infinite."""
+    """For a float x >= 0: (y, high, low), y·(high + low) = x·(2/pi) mod 4, y below 2^45 or infinite."""
     scale: Expr = FLOAT32.real(1.0)
     high, low = (FLOAT64.real(part) for part in QUARTER_TURNS[0])
     for i in range(1, len(QUARTER_TURNS)):
