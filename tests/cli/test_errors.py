@@ -112,6 +112,12 @@ def test_unsupported_nodes_are_all_listed(tmp_path):
     assert "/blocks.3/foo" in result.stderr and "/blocks.3/bar" in result.stderr
 
 
+def test_weights_that_are_not_beside_the_model(shared_models, tmp_path):
+    lonely = tmp_path / "lonely.onnx"
+    lonely.write_bytes((shared_models / "mnist_external.onnx").read_bytes())
+    assert_one_line(call("run", lonely), "mnist.onnx.data")
+
+
 def test_an_output_folder_that_is_a_file(model):
     assert_one_line(call("run", model, "--output", model), "--output")
 

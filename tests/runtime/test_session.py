@@ -338,3 +338,16 @@ def test_dtypes_pass_through(element, device):
     y = session.run(None, {"x": x})[0]
     assert y.dtype == dtype
     np.testing.assert_array_equal(y, -x)
+
+
+@pytest.mark.parametrize("severity, heard", [(-1, False), (1, True), (3, False)])
+def test_a_session_may_have_a_level_of_its_own(caplog, severity, heard):
+    options = SessionOptions(log_severity_level=severity, logid="mine")
+    InferenceSession(affine(), options)
+    assert ("compiled" in caplog.text) is heard
+    assert not heard or caplog.records[0].name == "tinyinfer.mine"
+
+
+def test_a_bad_severity_is_an_error():
+    with pytest.raises(ValueError, match="severity"):
+        InferenceSession(affine(), SessionOptions(log_severity_level=7))

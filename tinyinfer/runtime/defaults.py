@@ -25,8 +25,24 @@ def set_default_logger_severity(severity: int) -> None:
     LOGGER.setLevel(logging_level(severity))
 
 
+def session_logger(logid: str, severity: int) -> logging.Logger:
+    """The logger of one session: the process's own, or one of its own level where `severity` is not negative.
+
+    Its records pass through the handlers of the process. It goes with its session: no table of loggers has it.
+    """
+    if severity < 0 and not logid:
+        return LOGGER
+    level = logging.NOTSET if severity < 0 else logging_level(severity)
+    logger = logging.Logger(f"{LOGGER.name}.{logid}" if logid else LOGGER.name, level)
+    logger.parent = LOGGER
+    return logger
+
+
 def set_seed(seed: int) -> None:
-    """Seed of ops that draw random numbers and whose model names no seed; models imported later use it."""
+    """Set the seed of ops that draw random numbers and whose model names none.
+
+    No op that can be imported today draws any: a model that would is refused.
+    """
     global _SEED
     _SEED = int(seed)
 

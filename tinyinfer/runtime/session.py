@@ -18,7 +18,7 @@ from tinyinfer import errors
 from tinyinfer.backends.base import Device, Executable, LaunchTime
 from tinyinfer.backends.registry import canonical_name, first_available, get_device
 from tinyinfer.ir.node import Graph
-from tinyinfer.runtime.defaults import LOGGER, logging_level
+from tinyinfer.runtime.defaults import session_logger
 from tinyinfer.runtime.feeds import FeedCheck, InputSpec
 from tinyinfer.runtime.session_options import RunOptions, SessionOptions
 from tinyinfer.runtime.signature import ModelMetadata, NodeArg
@@ -67,10 +67,7 @@ class InferenceSession:
                 "optimized_model_filepath: a compiled model is native code, which no ONNX file can hold"
             )
         self._trace = Trace(self._options.profile_file_prefix) if self._options.enable_profiling else None
-        self._logger = LOGGER.getChild(self._options.logid) if self._options.logid else LOGGER
-        if self._options.log_severity_level >= 0:
-            self._logger = self._logger.getChild(f"session{id(self):x}")
-            self._logger.setLevel(logging_level(self._options.log_severity_level))
+        self._logger = session_logger(self._options.logid, self._options.log_severity_level)
         device, chosen_options = _choose_device(providers, provider_options)
         start = time.perf_counter_ns()
         self._model: OnnxModel = load_model(path_or_bytes)
