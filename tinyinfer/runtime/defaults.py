@@ -28,7 +28,7 @@ def set_default_logger_severity(severity: int) -> None:
 def session_logger(logid: str, severity: int) -> logging.Logger:
     """The logger of one session: the process's own, or one of its own level where `severity` is not negative.
 
-    Its records pass through the handlers of the process. It goes with its session: no table of loggers has it.
+    Its records pass through the process's handlers. No table of loggers has it: it goes with its session.
     """
     if severity < 0 and not logid:
         return LOGGER
