@@ -142,8 +142,11 @@ class ContractionPrinter:
         name = f"llvm.fma.v{w.lanes}f32"
         w.declarations.add(f"declare {kind} @{name}({kind}, {kind}, {kind})")
         lane = self.nest.panels.lane
+        shared = self._rows_share_loads(axes, unrolled)
         for q in positions:
             with ev.scope():
+                if shared:
+                    ev.hide_pointer(self.nest.a, q)
                 columns = []
                 for j in range(v.vectors):
                     mask = tail_mask(w.lanes, v.tail) if not self.nest.packed and v.tail and j == v.vectors - 1 else None
@@ -157,6 +160,19 @@ class ContractionPrinter:
                                             f"{kind} {sums[r, j]})")
         for key, slot in slots.items():
             w.do(f"store {kind} {sums[key]}, ptr {slot}, align 64")
+
+    def _rows_share_loads(self, axes: list[Axis], unrolled: tuple[Axis, int] | None) -> bool:
+        """Whether different steps read the same scalar for different rows, as overlapping windows do.
+
+        LLVM would keep all of them in registers between the steps, and spill the accumulators for it.
+        """
+        if self.x is None:
+            return False
+        step = abs(self.nest.a.address.coefficient(self.x))
+        inner = [*axes, *([unrolled[0]] if unrolled is not None else [])]
+        moves = [abs(self.nest.a.address.coefficient(a)) for a in inner]
+        return step > 0 and any(m and m % step == 0 and m // step < self.schedule.tile_x
+                                or m and step % m == 0 for m in moves)
 
     def _epilogue(self, w: Writer, ev: Evaluator, p: Position, v: _Variant, rows: list, slots: dict) -> None:
         kind = f"<{w.lanes} x float>"

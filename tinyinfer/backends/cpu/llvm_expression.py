@@ -229,13 +229,19 @@ class Evaluator:
         """Address of an element; the pointer to `base` is shared between all literal offsets."""
         kind = memory_type(self.dtypes[argument])
         start = self.pointers[argument]
-        if base is not None:
-            key = ("pointer", argument, base)
-            found = self._known(key)
-            if found is None:
-                found = self.tables[-1][key] = self.w.emit(f"getelementptr {kind}, ptr {start}, i64 {base}")
-            start = found
+        found = self._known(("pointer", argument, base))
+        if found is None and base is not None:
+            found = self.w.emit(f"getelementptr {kind}, ptr {start}, i64 {base}")
+            self.tables[-1]["pointer", argument, base] = found
+        start = found or start
         return start if not offset else self.w.emit(f"getelementptr {kind}, ptr {start}, i64 {offset}")
+
+    def hide_pointer(self, access: Access, p: Position) -> None:
+        """From here to the end of the scope, let LLVM not know that loads of `access` repeat earlier ones."""
+        base, _ = self.split(access.address, p)
+        key = ("pointer", access.argument, base)
+        known = self.pointer(access.argument, base, 0)
+        self.tables[-1][key] = self.w.emit(f'call ptr asm "", "=r,0"(ptr {known})')
 
     def guard(self, guards: tuple[tuple[Index, int], ...], p: Position) -> tuple[str | None, bool]:
         """The i1 (or vector of them) that all guards hold, and whether it is a vector."""
