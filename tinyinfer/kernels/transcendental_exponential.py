@@ -15,12 +15,15 @@ from tinyinfer.kernels.expression import Expr, apply
 from tinyinfer.kernels.transcendental_float import (
     FORMATS,
     add,
+    bits_of,
     clamp,
+    from_bits,
     fused,
     multiply,
     polynomial,
     power_of_two,
     round_shifted,
+    subtract,
     where,
     with_sign_of,
 )
@@ -49,7 +52,8 @@ class Coefficients:
     erf: tuple[float, ...]
     """erf(x) / x - 1 in powers of x² for |x| <= `erf_split`; relative to erf(x) / x."""
     erfc_root: tuple[float, ...]
-    """erfc(x)^(1/8) for erf_split <= x <= erf_one; error of its 8th power relative to erf(x)."""
+    """erfc(x)^(1 / 2^erfc_squarings) for erf_split <= x <= erf_one; the power's error relative to erf(x)."""
+    erfc_squarings: int
     erf_split: float
     erf_one: float
     """From here on erf(x) rounds to 1."""
@@ -74,15 +78,16 @@ COEFFICIENTS = {
         ),
         # error 2^-25.1
         erf=(
-            0.12837913632392883, -0.3761240839958191, 0.11280950158834457,
-            -0.026736227795481682, 0.0049501084722578526, -0.0005779003258794546,
+            0.12837913632392883, -0.3761240541934967, 0.11280915141105652,
+            -0.0267349686473608, 0.004948343615978956, -0.000577055208850652,
         ),
-        # error 2^-25.4
+        # error 2^-25.0
         erfc_root=(
-            1.0007070302963257, -0.14456109702587128, -0.06222278252243996, -0.010711674578487873,
-            0.012623743154108524, -0.0023979663383215666, 0.00014292256673797965,
+            1.0035704374313354, -0.300825297832489, -0.07722776383161545, -0.03746425360441208,
+            0.05891798064112663, -0.01987450011074543, 0.0028219714295119047, -0.00014908304729033262,
         ),
-        erf_split=0.95,
+        erfc_squarings=2,
+        erf_split=0.97,
         erf_one=3.92,
     ),
     "float64": Coefficients(
@@ -119,6 +124,7 @@ COEFFICIENTS = {
             4.897644964577324e-07, -8.86487834537071e-08, 1.210879617733368e-08, -1.227045454048942e-09,
             8.742075652676068e-11, -3.905273175513369e-12, 8.207974332107915e-14,
         ),
+        erfc_squarings=3,
         erf_split=1.0,
         erf_one=5.93,
     ),
@@ -157,50 +163,60 @@ def exp(x: Expr) -> Expr:
 
 
 def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + e^-x): 15 operations, one of them a division; relatively accurate down to the last subnormal.
+    """1 / (1 + e^-x): 18 operations, one of them a division; relatively accurate down to the last subnormal.
 
-    x = n·ln 2 + r, so the sigmoid is e^r / (e^r + 2^-n). Both terms carry the factor `SIGMOID_SCALE`, which
-    keeps 2^-n finite where the quotient is subnormal.
+    x = n·ln 2 + r, so the sigmoid is p / (p + 2^-n) with p = e^r. Both terms carry the factor
+    2^`SIGMOID_SCALE`, which keeps 2^-n finite where the quotient is subnormal. What the last rounding of p
+    lost, `rest`, goes into the denominator: p + rest over d is p over d·(1 - rest) where p is near 1, and
+    there it matters.
     """
     form = FORMATS[x.dtype]
     x = clamp(x, *SIGMOID_RANGE[x.dtype])
     scale = SIGMOID_SCALE[x.dtype]
     minus_n, biased = round_shifted(x, -LOG2_E, form.bias + scale)
     r = reduce_by(x, minus_n, -1.0)
-    value = polynomial(r, [c * 2.0**scale for c in COEFFICIENTS[x.dtype].exp_half])
-    return apply("DIV", value, add(value, power_of_two(biased, form)))
+    other = power_of_two(biased, form)
+    one = form.real(1.0)
+    slope = polynomial(r, COEFFICIENTS[x.dtype].exp_half[1:])
+    value = fused(slope, r, one)
+    rest = fused(slope, r, subtract(one, value))
+    value = multiply(value, form.real(2.0**scale))
+    return apply("DIV", value, add(other, fused(apply("NEG", other), rest, value)))
 
 
 def tanh(x: Expr) -> Expr:
-    """Hyperbolic tangent: 19 operations, one of them a division; odd, signed zeros and subnormals kept.
+    """Hyperbolic tangent: 20 operations, one of them a division; odd, signed zeros and subnormals kept.
 
-    With E = expm1(2|x|) / 2 it is E / (E + 1). 2|x| = n·ln 2 + 2r and q = expm1(2r) / 2 give
-    E = 2^n·q + (2^n - 1) / 2, which is q itself for small x and so loses nothing there.
+    With F = -expm1(-2|x|) / 2 it is F / (1 - F). -2|x| = n·ln 2 + 2r and q = expm1(2r) / 2 give F = (1 - 2^n)
+    / 2 - 2^n·q, which is -q itself for small x and so loses nothing there. F is below tanh and 1 - F below 1,
+    so that their rounding errors are no larger than the result's own.
     """
     form = FORMATS[x.dtype]
-    size = apply("MIN", apply("ABS", x), form.real(TANH_ONE[x.dtype]))
-    n, biased = round_shifted(size, 2 * LOG2_E, form.bias)
+    below = from_bits(apply("OR", bits_of(x), form.whole(form.sign_mask)), form)
+    below = apply("MAX", below, form.real(-TANH_ONE[x.dtype]))
+    n, biased = round_shifted(below, 2 * LOG2_E, form.bias)
     scale = power_of_two(biased, form)
-    r = reduce_by(size, n, 0.5)
+    r = reduce_by(below, n, 0.5)
     q = fused(polynomial(r, COEFFICIENTS[x.dtype].expm1), multiply(r, r), r)
     half = form.real(0.5)
-    e = fused(scale, q, fused(scale, half, form.real(-0.5)))
-    return with_sign_of(apply("DIV", e, add(e, form.real(1.0))), x)
+    numerator = fused(apply("NEG", scale), q, fused(scale, form.real(-0.5), half))
+    denominator = fused(scale, q, fused(scale, half, half))
+    return with_sign_of(apply("DIV", numerator, denominator), x)
 
 
 def erf(x: Expr) -> Expr:
-    """Error function: 23 operations for float32, no division; odd, signed zeros and subnormals kept.
+    """Error function: 22 operations for float32, no division; odd, signed zeros and subnormals kept.
 
-    Near 0 it is x + x·P(x²). Farther out it is 1 - p(|x|)^8 with p near erfc^(1/8): the root is smooth enough
-    for a short polynomial (the idea of Abramowitz and Stegun 7.1.28), and erfc < 0.18 there damps the errors
-    of the power.
+    Near 0 it is x + x·P(x²). Farther out it is 1 - p(|x|)^4 with p near erfc^(1/4), for float64 with the 8th
+    root: the root is smooth enough for a short polynomial (the idea of Abramowitz and Stegun 7.1.28), and
+    erfc < 0.18 there damps the errors of the power.
     """
     form = FORMATS[x.dtype]
     table = COEFFICIENTS[x.dtype]
     near = fused(x, polynomial(multiply(x, x), table.erf), x)
     size = apply("ABS", x)
     root = polynomial(apply("MIN", size, form.real(table.erf_one)), table.erfc_root)
-    square = multiply(root, root)
-    fourth = multiply(square, square)
-    far = fused(apply("NEG", fourth), fourth, form.real(1.0))
+    for _ in range(table.erfc_squarings - 1):
+        root = multiply(root, root)
+    far = fused(apply("NEG", root), root, form.real(1.0))
     return where(apply("CMPLT", size, form.real(table.erf_split)), near, with_sign_of(far, x))
