@@ -142,3 +142,12 @@ def test_repr_reads_as_arithmetic():
     value = floor_divide(A + C, 5) * 3 - 2
     assert repr(value) == "3*((a + c)//5) + -2"
     assert isinstance(value, Index)
+
+
+def test_divisions_of_slots_differ_by_what_the_slots_read():
+    """Equal text is not equal data: hash-consing must not take one kernel's index for another's."""
+    first, second = (index(Slot(0, 0, 9, payload)) for payload in (object(), object()))
+    for operation in (floor_divide, modulo):
+        assert repr(operation(first, 4)) == repr(operation(second, 4))
+        assert operation(first, 4) != operation(second, 4)
+        assert operation(first, 4) == operation(first, 4)

@@ -67,23 +67,41 @@ class Slot(Atom):
 
 
 class FloorDiv(Atom):
-    """`inner // divisor` that no rule could remove."""
+    """`inner // divisor` that no rule could remove. Compares by `inner`: slots of one text may read other data."""
 
     __slots__ = ("inner", "divisor")
 
     def __init__(self, inner: "Index", divisor: int):
         super().__init__(f"({inner})//{divisor}", inner.lo // divisor, inner.hi // divisor)
         self.inner, self.divisor = inner, divisor
+        self._hash = hash(("//", inner, divisor))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, FloorDiv) and self.divisor == other.divisor and self.inner == other.inner
+        )
 
 
 class Mod(Atom):
-    """`inner % divisor` that no rule could remove."""
+    """`inner % divisor` that no rule could remove; compares as FloorDiv does."""
 
     __slots__ = ("inner", "divisor")
 
     def __init__(self, inner: "Index", divisor: int):
         super().__init__(f"({inner})%{divisor}", 0, divisor - 1)
         self.inner, self.divisor = inner, divisor
+        self._hash = hash(("%", inner, divisor))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (
+            isinstance(other, Mod) and self.divisor == other.divisor and self.inner == other.inner
+        )
 
 
 IndexLike = Union["Index", Atom, int]
