@@ -7,6 +7,7 @@ whose contractions find their vectorised operand contiguous and their scalar ope
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 from tinyinfer.ir.index import Axis, Index, index
 from tinyinfer.ir.node import Graph, Node, node
@@ -16,6 +17,10 @@ from tinyinfer.kernels.fuse import Fusion, fuse
 from tinyinfer.kernels.layout import Buffer, axis_strides, dense_strides
 from tinyinfer.kernels.lower import LoweredKernel, ValueAccess, lower, walk_with_indices
 from tinyinfer.kernels.nest import rebuild
+
+
+MINIMUM_ROWS_TO_COPY = 16
+"""With fewer rows, reordering the vectorised operand costs as much as the contraction itself."""
 
 
 @dataclass
@@ -86,6 +91,12 @@ class _Assignment:
         contraction = find_contraction(lowered)
         if contraction is not None:
             lowered, contraction = self.prepare_contraction(lowered, contraction)
+        if contraction is not None and _vector_dimension(lowered, contraction) is None:
+            # no layout of the result holds the columns side by side
+            below = _inner_value(lowered.root)
+            if below is not lowered.root:
+                raise _Refuse(below)
+            contraction = None
         if contraction is None:
             self.refuse_split_columns(lowered)
             lowered = self.prepare_map(lowered)
@@ -114,6 +125,8 @@ class _Assignment:
         if c.b.attrs.value.op != "CONST":
             strides = axis_strides(c.b.attrs.indices, self.source_strides(c.b.attrs.value))
             if strides.get(c.vector, 0) != 1:
+                if prod(a.size for a in c.m) < MINIMUM_ROWS_TO_COPY:
+                    return lowered, None
                 order = _order_with_last(c.b.attrs, c.vector)
                 if order is None:
                     return lowered, None
@@ -188,8 +201,6 @@ class _Assignment:
             if contraction is None or _unit_stride(lowered, contraction, row_major):
                 self.buffers[root] = Buffer(root, "output")
                 return
-        if contraction is not None and _vector_dimension(lowered, contraction) is None:
-            raise _Refuse(_inner_value(root))
         self.buffers[root] = Buffer(root, "arena", preferred)
         placed = self.concat_of.get(root)
         if placed is None:

@@ -13,7 +13,7 @@ from tinyinfer.ir.node import Node
 from tinyinfer.kernels.expression import Expr, walk
 from tinyinfer.kernels.lower import LoweredKernel
 
-MINIMUM_N = 8
+MINIMUM_N = 4
 """Fewer columns than this leave most of a vector empty: such kernels are scheduled as maps."""
 
 
