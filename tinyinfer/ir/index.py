@@ -67,7 +67,10 @@ class Slot(Atom):
 
 
 class FloorDiv(Atom):
-    """`inner // divisor` that no rule could remove. Compares by `inner`: slots of one text may read other data."""
+    """`inner // divisor` that no rule could remove.
+
+    It compares by `inner`: two slots print the same text and may read different data.
+    """
 
     __slots__ = ("inner", "divisor")
 

@@ -80,6 +80,8 @@ def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) ->
     steps: list[_Step] = []
     haloed: set[Buffer] = set()
     for lowered, contraction in zip(assigned.kernels, assigned.contractions):
+        if not lowered.root.size:
+            continue
         owner = assigned.buffers[lowered.root].storage
         if owner.has_halo and owner not in haloed:
             haloed.add(owner)

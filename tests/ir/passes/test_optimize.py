@@ -77,7 +77,7 @@ def test_a_printed_graph_optimises_alike():
 
 
 def test_every_pass_is_named_once():
-    assert list(PASSES) == ["fold_constants", "simplify", "fold_affine"]
+    assert list(PASSES) == ["remove_empty", "fold_constants", "simplify", "fold_affine"]
     assert list(LAST_PASSES) == ["fuse_multiply_add"]
 
 

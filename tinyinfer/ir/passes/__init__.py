@@ -7,11 +7,13 @@ from collections.abc import Callable
 from tinyinfer.config import verify_each_stage
 from tinyinfer.ir.node import Graph
 from tinyinfer.ir.passes.affine import fold_affine
+from tinyinfer.ir.passes.empty import remove_empty
 from tinyinfer.ir.passes.fold import fold_constants
 from tinyinfer.ir.passes.multiply_add import fuse_multiply_add
 from tinyinfer.ir.passes.simplify import simplify
 
 PASSES: dict[str, Callable[[Graph], Graph]] = {
+    "remove_empty": remove_empty,
     "fold_constants": fold_constants,
     "simplify": simplify,
     "fold_affine": fold_affine,
