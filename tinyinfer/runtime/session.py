@@ -56,7 +56,7 @@ class InferenceSession:
         provider_options: Sequence[dict] | None = None,
         **kwargs: Any,
     ):
-        from tinyinfer.frontend.onnx import load_model
+        from tinyinfer.frontend.onnx import UnsupportedModel, blockers, load_model
 
         unknown = set(kwargs) - _IGNORED_ARGUMENTS
         if unknown:
@@ -72,6 +72,9 @@ class InferenceSession:
         start = time.perf_counter_ns()
         self._model: OnnxModel = load_model(path_or_bytes)
         loaded = time.perf_counter_ns()
+        missing = blockers(self._model)
+        if missing:
+            raise UnsupportedModel(missing)
         self._title = (
             os.path.basename(path_or_bytes) if isinstance(path_or_bytes, (str, os.PathLike)) else "model"
         )
@@ -235,7 +238,7 @@ class InferenceSession:
         self._compile_early()
 
     def _compile_early(self) -> None:
-        from tinyinfer.frontend.onnx import NeedsValue, UnsupportedModel, blockers
+        from tinyinfer.frontend.onnx import NeedsValue
 
         if self._options.input_shapes:
             self.compile(self._options.input_shapes)
@@ -248,9 +251,6 @@ class InferenceSession:
             if not isinstance(dimension, int)
         }
         if any(spec.shape is None for spec in required) or open_axes - {0}:
-            missing = blockers(self._model)
-            if missing:
-                raise UnsupportedModel(missing)
             return
         try:
             self._specialiser.get(self._complete({}))

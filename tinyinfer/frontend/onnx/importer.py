@@ -12,7 +12,7 @@ from tinyinfer.frontend.onnx import functions
 from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.errors import InvalidArgument, InvalidGraph, NotSupported, UnsupportedModel
 from tinyinfer.frontend.onnx.limits import Limits
-from tinyinfer.frontend.onnx.model import OnnxModel, function_key, node_name, ordered_nodes
+from tinyinfer.frontend.onnx.model import OnnxModel, ValueSpec, function_key, node_name, ordered_nodes
 from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain, find_op
 from tinyinfer.frontend.onnx.tensors import NUMERIC
 from tinyinfer.ir import build
@@ -71,8 +71,13 @@ def import_graph(
 
 
 def blockers(model: OnnxModel) -> list[str]:
-    """One line for each node that cannot be imported. Branches of If are checked when they are taken."""
-    return functions.blockers(model, model.nodes)
+    """One line for each input and node that cannot be imported. Branches of If are checked when taken."""
+    inputs = [_unsupported_input(v) for v in model.inputs if v.dtype not in NUMERIC]
+    return inputs + functions.blockers(model, model.nodes)
+
+
+def _unsupported_input(value: ValueSpec) -> str:
+    return f"the input '{value.name}' is a {value.onnx_type or 'value of no type'}, which is not supported"
 
 
 class Importer:
@@ -88,7 +93,7 @@ class Importer:
 
     def run(self, shapes: Mapping[str, Sequence[int]], known_values: Mapping[str, np.ndarray]) -> Graph:
         """The whole model as a Graph."""
-        missing = functions.blockers(self.model, self.model.nodes)
+        missing = blockers(self.model)
         if missing:
             raise UnsupportedModel(missing)
         proto = self.model.proto.graph
@@ -111,7 +116,7 @@ class Importer:
         optional = [v for v in self.model.overridable if v.name in shapes]
         for value in [*self.model.inputs, *optional]:
             if value.dtype not in NUMERIC:
-                raise NotSupported(f"the input '{value.name}' is a {value.onnx_type}, which is not supported")
+                raise NotSupported(_unsupported_input(value))
             if value.name not in shapes:
                 raise InvalidArgument(f"no shape is given for the input '{value.name}'")
             shape = tuple(int(d) for d in shapes[value.name])

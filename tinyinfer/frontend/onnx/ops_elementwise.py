@@ -290,14 +290,12 @@ def power(ctx: NodeContext, a: Node, b: Node) -> Node:
     if ctx.opset < 7:
         b = legacy_broadcast(ctx, a, b)
     exponent = ctx.known(b)
-    if exponent is not None and exponent.size and is_float(a):
+    if exponent is not None and exponent.size and (is_float(a) or exponent.min() >= 0):
         first = exponent.reshape(-1)[0]
         if bool((exponent == first).all()):
             special = _constant_power(a, float(first))
             if special is not None:
                 return build.expand(special, build.broadcast_shape(a.shape, b.shape))
-    if a.dtype == b.dtype:
-        return build.apply("POW", a, b)
     if is_float(a):
         return build.apply("POW", a, build.cast(b, a.dtype))
     wide = "float64"

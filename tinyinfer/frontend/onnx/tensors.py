@@ -29,6 +29,12 @@ ELEMENT_TYPES: dict[int, tuple[str, str]] = {
     TensorProto.COMPLEX64: ("complex64", "complex64"),
     TensorProto.COMPLEX128: ("complex128", "complex128"),
     TensorProto.BFLOAT16: ("bfloat16", "bfloat16"),
+    TensorProto.FLOAT8E4M3FN: ("float8_e4m3fn", "float8e4m3fn"),
+    TensorProto.FLOAT8E4M3FNUZ: ("float8_e4m3fnuz", "float8e4m3fnuz"),
+    TensorProto.FLOAT8E5M2: ("float8_e5m2", "float8e5m2"),
+    TensorProto.FLOAT8E5M2FNUZ: ("float8_e5m2fnuz", "float8e5m2fnuz"),
+    TensorProto.UINT4: ("uint4", "uint4"),
+    TensorProto.INT4: ("int4", "int4"),
 }
 
 NUMERIC = frozenset(
