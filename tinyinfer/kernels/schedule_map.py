@@ -34,7 +34,8 @@ class MapSchedule:
 
     `rows` and `columns` are the root axes in loop order, outer first. `vector` is the axis of lanes (None: scalar
     stores), `vectors` how many vectors one step writes, `tile_axis`/`tile` the axis and number of neighbouring outputs
-    computed together, `parallel` how many leading loops chunks are taken from.
+    computed together, `parallel` how many leading loops chunks are taken from. `transposed`: a tile is as high as a
+    vector is wide, and loads that are contiguous along the tile are turned over in registers.
     """
 
     lanes: int
@@ -46,11 +47,12 @@ class MapSchedule:
     tile: int
     parallel: int
     chunks: int
+    transposed: bool = False
 
     @property
     def name(self) -> str:
         """The schedule as a kernel's name spells it."""
-        tile = f"_t{self.tile}" if self.tile_axis is not None else ""
+        tile = f"_{'x' if self.transposed else 't'}{self.tile}" if self.tile_axis is not None else ""
         return f"v{self.vectors if self.vector is not None else 0}x{self.lanes}{tile}"
 
 
@@ -162,7 +164,7 @@ def schedule_map(nest: LoopNest, lanes: int, registers: int) -> MapSchedule:
     straight = [e for e in reduces if full <= free[id(e)] and is_straight(e)]
     weight = expression_weight(nest.body)
     steps = max((reduce_steps(e) for e in straight), default=1)
-    vectors, tile_axis, tile = 1, None, 1
+    vectors, tile_axis, tile, transposed = 1, None, 1, False
     if vector is not None:
         available = ceil(vector.size / lanes)
         if straight:
@@ -175,7 +177,11 @@ def schedule_map(nest: LoopNest, lanes: int, registers: int) -> MapSchedule:
         elif reduces and not hoisted:
             vectors = min(available, 4)
         else:
-            vectors = min(available, 4 if weight <= 12 else 2 if weight <= 40 else 1)
+            tile_axis = _turned_axis(nest, free, traffic, vector, rows if vector in rows else columns)
+            if tile_axis is None:
+                vectors = min(available, 4 if weight <= 12 else 2 if weight <= 40 else 1)
+            else:
+                tile, transposed = lanes, True
     order = (*rows, *columns)
     work = _cycles(nest, reduces, free, traffic, weight, lanes)
     wanted = int(max(1, min(MOST_CHUNKS, work / CHUNK_CYCLES)))
@@ -186,7 +192,7 @@ def schedule_map(nest: LoopNest, lanes: int, registers: int) -> MapSchedule:
     while parallel < limit and units < wanted:
         units *= loop_units(order[parallel], vector, vectors * lanes, tile_axis, tile)
         parallel += 1
-    return MapSchedule(lanes, rows, columns, vector, vectors, tile_axis, tile, parallel, min(wanted, units))
+    return MapSchedule(lanes, rows, columns, vector, vectors, tile_axis, tile, parallel, min(wanted, units), transposed)
 
 
 def loop_units(axis: Axis, vector: Axis | None, width: int, tile_axis: Axis | None, tile: int) -> int:
@@ -205,6 +211,22 @@ def is_straight(e: Expr) -> bool:
 
 def _vector_last(axes: tuple[Axis, ...], vector: Axis | None) -> tuple[Axis, ...]:
     return (*(a for a in axes if a is not vector), vector) if vector in axes else axes  # type: ignore[arg-type]
+
+
+def _turned_axis(nest: LoopNest, free: dict[int, frozenset[Axis]], traffic: list[_Traffic], vector: Axis,
+                 group: tuple[Axis, ...]) -> Axis | None:
+    """The axis along which loads lie contiguous that are strided along the vectorised one, if there are such loads."""
+    if nest.store.coefficient(vector) != 1:
+        return None
+    for t in traffic:
+        if t.reduce is not None or t.load is None or t.load.attrs.guards:
+            continue
+        if stride_of(t.load, vector, free) in (0, 1, None):
+            continue
+        for a in group:
+            if a is not vector and a.size >= 8 and vector.size >= 4 and stride_of(t.load, a, free) == 1:
+                return a
+    return None
 
 
 def _elements(t: _Traffic) -> int:

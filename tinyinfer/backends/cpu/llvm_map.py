@@ -12,13 +12,16 @@ from tinyinfer.backends.cpu.llvm_arithmetic import suffix
 from tinyinfer.backends.cpu.llvm_contraction import _divide, _range
 from tinyinfer.backends.cpu.llvm_expression import Evaluator, Place, Position, tail_mask
 from tinyinfer.backends.cpu.llvm_writer import Value, Writer, is_float, is_signed, literal
-from tinyinfer.ir.index import Axis
+from tinyinfer.ir.index import Atom, Axis, Index, index, substitute
 from tinyinfer.ir.ops import reduce_identity
-from tinyinfer.kernels.expression import Expr
+from tinyinfer.kernels.expression import Expr, expression
 from tinyinfer.kernels.lower import walk_with_indices
-from tinyinfer.kernels.nest import LoopNest
-from tinyinfer.kernels.schedule_map import MapSchedule, horizontal_axis, is_straight, loop_units
+from tinyinfer.kernels.nest import Access, LoopNest, map_indices, rebuild
+from tinyinfer.kernels.schedule_map import MapSchedule, expression_weight, horizontal_axis, is_straight, loop_units, stride_of
 from tinyinfer.kernels.transcendental import expand_all
+
+DEAR = 10
+"""Vector operations from which on a value is kept rather than computed twice."""
 
 REDUCE_VECTORS = 4
 """Independent accumulators of a horizontal reduction, to hide the latency of its adds."""
@@ -29,7 +32,8 @@ class MapPrinter:
 
     def __init__(self, name: str, nest: LoopNest, schedule: MapSchedule):
         self.name, self.schedule = name, schedule
-        self.nest = LoopNest(nest.axes, nest.store, expand_all(nest.body), nest.dtypes)
+        self.nest, self.kept = keep_in_result(LoopNest(nest.axes, nest.store, expand_all(nest.body), nest.dtypes),
+                                              schedule)
         self.count = len(nest.dtypes)
 
     def text(self) -> str:
@@ -170,8 +174,26 @@ class MapPrinter:
                 result.append(q.moved(s.vector, start).lanes_along(s.vector, mask))
         return result
 
+    def _turn_loads(self, p: Position, sizes: dict[Axis, int], positions: list[Position]) -> None:
+        """Load a block along the tile's axis and turn it over in registers: one vector of lanes for each position."""
+        s, ev = self.schedule, self.ev
+        assert s.vector is not None and s.tile_axis is not None
+        columns, rows = min(sizes[s.vector], s.lanes), sizes[s.tile_axis]
+        mask = tail_mask(s.lanes, rows) if rows < s.lanes else None
+        for e in walk_with_indices(self.nest.body):
+            if e.op != "LOAD" or e.attrs.guards or stride_of(e, s.tile_axis, ev.free) != 1 \
+                    or stride_of(e, s.vector, ev.free) in (0, 1, None):
+                continue
+            block = [self.w.splat(ev.load(e.attrs, e.dtype, p.moved(s.vector, j).lanes_along(s.tile_axis, mask))).text
+                     for j in range(columns)]
+            block += [block[-1]] * (s.lanes - columns)
+            for q, row in zip(positions, transpose(self.w, block, e.dtype)):
+                ev.tables[-1][ev._key(e, q)] = Value(row, e.dtype, True)
+
     def _write(self, p: Position, sizes: dict[Axis, int]) -> None:
         positions = self._positions(p, sizes)
+        if self.schedule.transposed:
+            self._turn_loads(p, sizes, positions)
         for e in self.reduces:
             if e in self.looped:
                 self._looped_reduce(e, positions)
@@ -257,6 +279,8 @@ class MapPrinter:
 
         def steps(q: Position, slot: str, mask: str | None) -> None:
             total = Value(w.emit(f"load {kind}, ptr {slot}, align 64"), e.dtype, vector)
+            if id(e) in self.kept:
+                ev.store(0, self.kept[id(e)], ev.value(e.args[0], q), q)
             made = self._accumulate(op, total, e.args[0], q)
             if mask is not None:
                 made = w.splat(made)
@@ -329,6 +353,48 @@ class MapPrinter:
         else:
             name = f"llvm.vector.reduce.{'s' if is_signed(dtype) else 'u'}{op.lower()}.{tail}"
         return Value(w.call(name, scalar, w.typed(total)), dtype, False)
+
+
+def keep_in_result(nest: LoopNest, schedule: MapSchedule) -> tuple[LoopNest, dict[int, Index]]:
+    """Let a row statistic that sums something dear (exp, in a softmax) keep it where the row's result will go.
+
+    Returns the nest whose result reads it back from there instead of computing it again, and for each such reduction
+    (by id) the address that its elements are kept at.
+    """
+    if len(schedule.columns) != 1 or schedule.vector is not schedule.columns[0]:
+        return nest, {}
+    column = schedule.columns[0]
+    for e in walk_with_indices(nest.body):
+        if e.op != "REDUCE" or len(e.attrs[1]) != 1 or e.dtype != nest.dtypes[0]:
+            continue
+        along = e.attrs[1][0]
+        if along.size != column.size or expression_weight(e.args[0]) < DEAR:
+            continue
+        table: dict[Atom, Index] = {along: index(column)}
+        twin = map_indices(e.args[0], lambda i, table=table: substitute(i, table), lambda axes: axes)
+        if twin is e.args[0] or all(x is not twin for x in walk_with_indices(nest.body)):
+            continue
+        stored = expression("LOAD", (), e.dtype, Access(0, nest.store))
+        body = rebuild(nest.body, lambda x, twin=twin, stored=stored: stored if x is twin else None)
+        back: dict[Atom, Index] = {column: index(along)}
+        return LoopNest(nest.axes, nest.store, body, nest.dtypes), {id(e): substitute(nest.store, back)}
+    return nest, {}
+
+
+def transpose(w: Writer, block: list[str], dtype: str) -> list[str]:
+    """The transpose of a square block of vectors, by exchanging ever larger halves of pairs of them."""
+    kind, lanes = w.type(dtype, True), w.lanes
+    half = 1
+    while half < lanes:
+        low = ", ".join(f"i32 {i if not i & half else lanes + i - half}" for i in range(lanes))
+        high = ", ".join(f"i32 {i + half if not i & half else lanes + i}" for i in range(lanes))
+        for i in range(lanes):
+            if not i & half:
+                a, b = block[i], block[i + half]
+                block[i] = w.emit(f"shufflevector {kind} {a}, {kind} {b}, <{lanes} x i32> <{low}>")
+                block[i + half] = w.emit(f"shufflevector {kind} {a}, {kind} {b}, <{lanes} x i32> <{high}>")
+        half *= 2
+    return block
 
 
 def _main_stride(e: Expr, axis: Axis) -> int:
