@@ -163,7 +163,7 @@ def exp(x: Expr) -> Expr:
 
 
 def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + e^-x): 18 operations, one of them a division; relatively accurate down to the last subnormal.
+    """1 / (1 + e^-x): 19 operations, one of them a division; relatively accurate down to the last subnormal.
 
     x = n·ln 2 + r, so the sigmoid is p / (p + 2^-n) with p = e^r. Both terms carry the factor
     2^`SIGMOID_SCALE`, which keeps 2^-n finite where the quotient is subnormal. What the last rounding of p
