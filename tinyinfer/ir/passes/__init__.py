@@ -10,6 +10,7 @@ from tinyinfer.ir.passes.affine import fold_affine
 from tinyinfer.ir.passes.empty import remove_empty
 from tinyinfer.ir.passes.fold import fold_constants
 from tinyinfer.ir.passes.multiply_add import fuse_multiply_add
+from tinyinfer.ir.passes.reciprocal import multiply_by_reciprocal
 from tinyinfer.ir.passes.simplify import simplify
 
 PASSES: dict[str, Callable[[Graph], Graph]] = {
@@ -20,7 +21,10 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
 }
 """Passes that run in this order until none of them changes the graph."""
 
-LAST_PASSES: dict[str, Callable[[Graph], Graph]] = {"fuse_multiply_add": fuse_multiply_add}
+LAST_PASSES: dict[str, Callable[[Graph], Graph]] = {
+    "multiply_by_reciprocal": multiply_by_reciprocal,
+    "fuse_multiply_add": fuse_multiply_add,
+}
 """Passes whose results the others do not look into; they run once."""
 
 MAX_ROUNDS = 8
