@@ -82,7 +82,7 @@ CRITICAL = [
     ("LOG", 0.7, 1.42), ("LOG", 0.0, 1e-41), ("LOG", 1.17e-38, 1.2e-38),
     ("SIN", 2.3, 2.4), ("SIN", 9.4e4, 1e5), ("COS", 0.78, 0.8), ("COS", 3.5e13, 3.52e13),
     ("TANH", 0.45, 0.56), ("TANH", 0.19, 0.21), ("TANH", 8.0, 10.5), ("TANH", -0.0, -1e-41),
-    ("ERF", 0.9, 1.1), ("ERF", -3.8, -4.0), ("ERF", -0.0, -1e-42),
+    ("ERF", 0.9, 1.1), ("ERF", -3.8, -4.1), ("ERF", -0.0, -1e-42),
     ("SIGMOID", -1.0, -1.3), ("SIGMOID", -16.0, -17.5), ("SIGMOID", -86.0, -104.5), ("SIGMOID", 6.9, 7.0),
 ]
 
@@ -122,7 +122,8 @@ def test_special_values():
             if dtype == "float64" and op in ("SIN", "TANH", "ERF"):
                 values = [*values[:5], np.float64(np.float32(-1e-45))]
             got = compiled(op, dtype)(x.astype(dtype))
-            if op == "ERF" or dtype == "float64":
+            if dtype == "float64" or op == "ERF":
+                assert op not in ("ERF", "TANH", "SIGMOID") or list(got[2:4]) == values[2:4]
                 np.testing.assert_allclose(got, np.array(values, dtype), rtol=0.15)
             else:
                 np.testing.assert_array_equal(got, np.array(values, dtype))
