@@ -71,7 +71,7 @@ def light_model(path):
     model = load_model(path)
     feeds = {}
     for value in model.inputs:
-        shape = [int(d) for d in value.shape or ()]
+        shape = [d if isinstance(d, int) else 1 for d in value.shape or ()]
         count = math.prod(shape)
         feeds[value.name] = (np.arange(count).reshape(shape) / count).astype(np.float32)
     return feeds, _read(path.with_name(f"{path.stem}_output_0.pb"))
