@@ -19,7 +19,8 @@ class CompileOptions:
     fuse: bool = True
     deterministic: bool = False
     keep_values: bool = False
-    """Give every stored value memory of its own and list them in the plan, for tests that look inside a run."""
+    """Give every stored value memory of its own and list them in the plan, for tests that look inside a run.
+    """
 
 
 def debug_level() -> int:

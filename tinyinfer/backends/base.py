@@ -39,7 +39,8 @@ class Executable(Protocol):
     peak_bytes: int
 
     def run(self, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for feeds that have exactly the shapes and dtypes of `inputs`, C-contiguous, in that order."""
+        """Outputs for feeds that have exactly the shapes and dtypes of `inputs`, C-contiguous, in that order.
+        """
 
     def profile(self, feeds: Sequence[np.ndarray], runs: int) -> list[LaunchTime]:
         """Median time of each launch over `runs` runs."""

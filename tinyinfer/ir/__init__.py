@@ -1,3 +1,3 @@
-"""The three-op intermediate representation: elementwise, reduce and movement nodes, their index algebra, verifier,
-text form, rewrite passes and numpy oracle. Nothing here knows about ONNX, devices or schedules.
+"""The three-op intermediate representation: elementwise, reduce and movement nodes, their index algebra,
+verifier, text form, rewrite passes and numpy oracle. Nothing here knows about ONNX, devices or schedules.
 """

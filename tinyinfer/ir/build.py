@@ -1,7 +1,8 @@
 """Constructors of IR nodes: the only way that the rest of the project makes them.
 
-Movement functions all make VIEW nodes and collapse a view of a view into one by substitution. Nothing is copied.
-Functions check shapes and dtypes and raise ValueError in words; the importer adds the ONNX node's name.
+Movement functions all make VIEW nodes and collapse a view of a view into one by substitution. Nothing is
+copied. Functions check shapes and dtypes and raise ValueError in words; the importer adds the ONNX node's
+name.
 """
 
 from __future__ import annotations
@@ -70,8 +71,18 @@ def elementwise(op: str, *inputs: Node, dtype: str | None = None, origin: Iterab
         if dtype == inputs[0].dtype:
             return inputs[0]
         return node(op, inputs, dtype, shape, dtype, origin)
-    return node(op, inputs, None, shape, "bool" if rule.result == "bool" else inputs[-1].dtype
-                if op not in ("SHL", "SHR") else inputs[0].dtype, origin)
+    return node(
+        op,
+        inputs,
+        None,
+        shape,
+        "bool"
+        if rule.result == "bool"
+        else inputs[-1].dtype
+        if op not in ("SHL", "SHR")
+        else inputs[0].dtype,
+        origin,
+    )
 
 
 def cast(x: Node, dtype: str) -> Node:
@@ -123,11 +134,18 @@ def reduce(op: str, x: Node, axes: Iterable[int], keepdims: bool = False, origin
 # ---- movement
 
 
-def view(source: Node, indices: Sequence[Index], shape: Sequence[int], guards: Iterable[tuple[Index, int]] = (),
-         fill: float | int | bool = 0, index_inputs: Sequence[Node] = ()) -> Node:
+def view(
+    source: Node,
+    indices: Sequence[Index],
+    shape: Sequence[int],
+    guards: Iterable[tuple[Index, int]] = (),
+    fill: float | int | bool = 0,
+    index_inputs: Sequence[Node] = (),
+) -> Node:
     """The general movement op: output position `o` reads `source[indices(o)]`, or `fill` where a guard fails.
 
-    `guards` are pairs (index, size) that must satisfy `0 <= index < size`; those that always hold are dropped.
+    `guards` are pairs (index, size) that must satisfy `0 <= index < size`; those that always hold are
+    dropped.
     """
     shape = tuple(int(d) for d in shape)
     if len(indices) != len(source.shape):
@@ -157,8 +175,13 @@ def _compose(source: Node, outer: ViewMap, shape: tuple[int, ...]) -> Node | Non
         return None
     replaced = dict(zip(source.axes, outer.indices, strict=True))
     guards = [*outer.guards, *((substitute(g, replaced), n) for g, n in inner.guards)]
-    return view(source.inputs[0], [substitute(i, replaced) for i in inner.indices], shape, guards,
-                outer.fill if outer.guards else inner.fill)
+    return view(
+        source.inputs[0],
+        [substitute(i, replaced) for i in inner.indices],
+        shape,
+        guards,
+        outer.fill if outer.guards else inner.fill,
+    )
 
 
 def _same_fill(a: Any, b: Any) -> bool:
@@ -228,13 +251,23 @@ def shrink(x: Node, starts: Sequence[int], stops: Sequence[int], steps: Sequence
 def flip(x: Node, axes: Iterable[int]) -> Node:
     """`x` with `axes` reversed."""
     axes = set(axes)
-    return shrink(x, [d - 1 if i in axes else 0 for i, d in enumerate(x.shape)],
-                  [-1 if i in axes else d for i, d in enumerate(x.shape)],
-                  [-1 if i in axes else 1 for i in range(len(x.shape))])
+    return shrink(
+        x,
+        [d - 1 if i in axes else 0 for i, d in enumerate(x.shape)],
+        [-1 if i in axes else d for i, d in enumerate(x.shape)],
+        [-1 if i in axes else 1 for i in range(len(x.shape))],
+    )
 
 
-def window(x: Node, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], before: Sequence[int],
-           after: Sequence[int], fill: float | int | bool = 0) -> Node:
+def window(
+    x: Node,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    before: Sequence[int],
+    after: Sequence[int],
+    fill: float | int | bool = 0,
+) -> Node:
     """Sliding windows over the last axes of `x`: [..., *outputs, *kernel], one output per window position.
 
     `before` and `after` pad each spatial axis with `fill`. Output size is the ONNX one with floor rounding.
@@ -242,21 +275,26 @@ def window(x: Node, kernel: Sequence[int], strides: Sequence[int], dilations: Se
     spatial = len(kernel)
     lead = len(x.shape) - spatial
     sizes = x.shape[lead:]
-    outputs = [(d + b + a - (k - 1) * l - 1) // s + 1
-               for d, k, s, l, b, a in zip(sizes, kernel, strides, dilations, before, after, strict=True)]
+    outputs = [
+        (d + b + a - (k - 1) * l - 1) // s + 1
+        for d, k, s, l, b, a in zip(sizes, kernel, strides, dilations, before, after, strict=True)
+    ]
     if any(o <= 0 for o in outputs):
         raise ValueError(f"a window of {list(kernel)} does not fit into {list(sizes)} with its padding")
     shape = [*x.shape[:lead], *outputs, *kernel]
     axes = [output_axis(i, d) for i, d in enumerate(shape)]
     indices = [index(a) for a in axes[:lead]]
     for i in range(spatial):
-        indices.append(index(axes[lead + i]) * strides[i] + index(axes[lead + spatial + i]) * dilations[i] - before[i])
+        indices.append(
+            index(axes[lead + i]) * strides[i] + index(axes[lead + spatial + i]) * dilations[i] - before[i]
+        )
     return view(x, indices, shape, zip(indices[lead:], sizes), fill)
 
 
 def gather(x: Node, indices: Node, axis: int) -> Node:
-    """ONNX Gather with indices already non-negative: output [*x[:axis], *indices, *x[axis+1:]]; out of range reads 0."""
-    lead, inner = x.shape[:axis], x.shape[axis + 1:]
+    """ONNX Gather with indices already non-negative: output [*x[:axis], *indices, *x[axis+1:]]; out of range
+    reads 0."""
+    lead, inner = x.shape[:axis], x.shape[axis + 1 :]
     shape = (*lead, *indices.shape, *inner)
     spread = view(indices, [index(output_axis(axis + i, d)) for i, d in enumerate(indices.shape)], shape)
     slot = index(Slot(0, 0, x.shape[axis] - 1))
@@ -266,8 +304,13 @@ def gather(x: Node, indices: Node, axis: int) -> Node:
     return indexed_view(x, places, shape, [spread])
 
 
-def indexed_view(x: Node, indices: Sequence[Index], shape: Sequence[int], index_inputs: Sequence[Node],
-                 fill: float | int | bool = 0) -> Node:
+def indexed_view(
+    x: Node,
+    indices: Sequence[Index],
+    shape: Sequence[int],
+    index_inputs: Sequence[Node],
+    fill: float | int | bool = 0,
+) -> Node:
     """A view whose map reads integers from data: `Slot(i)` is `index_inputs[i]` at the output position.
 
     Every slot's value is guarded by its own interval: outside, the view reads `fill`.
@@ -286,8 +329,11 @@ def concat(inputs: Sequence[Node], axis: int, origin: Iterable[str] = ()) -> Nod
         return kept[0]
     first = kept[0]
     for x in kept:
-        if x.dtype != first.dtype or len(x.shape) != len(first.shape) or any(
-                a != b for i, (a, b) in enumerate(zip(x.shape, first.shape)) if i != axis):
+        if (
+            x.dtype != first.dtype
+            or len(x.shape) != len(first.shape)
+            or any(a != b for i, (a, b) in enumerate(zip(x.shape, first.shape)) if i != axis)
+        ):
             raise ValueError(f"cannot concatenate {[list(k.shape) for k in kept]} along axis {axis}")
     shape = list(first.shape)
     shape[axis] = sum(x.shape[axis] for x in kept)
@@ -295,7 +341,8 @@ def concat(inputs: Sequence[Node], axis: int, origin: Iterable[str] = ()) -> Nod
 
 
 def matmul(a: Node, b: Node, origin: Iterable[str] = ()) -> Node:
-    """numpy matmul of operands of rank 2 or more with broadcast batch axes: SUM over k of MUL of two views."""
+    """numpy matmul of operands of rank 2 or more with broadcast batch axes: SUM over k of MUL of two views.
+    """
     m, k = a.shape[-2:]
     k2, n = b.shape[-2:]
     if k != k2:
@@ -315,19 +362,28 @@ def matmul(a: Node, b: Node, origin: Iterable[str] = ()) -> Node:
     return reduce("SUM", product, [rank - 1], origin=origin)
 
 
-def convolution(x: Node, w: Node, strides: Sequence[int], dilations: Sequence[int], before: Sequence[int],
-                after: Sequence[int], group: int = 1, origin: Iterable[str] = ()) -> Node:
-    """ONNX Conv of any rank: x [N, C, *spatial], w [O, C/group, *kernel] → [N, O, *outputs]; groups become an axis."""
+def convolution(
+    x: Node,
+    w: Node,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    before: Sequence[int],
+    after: Sequence[int],
+    group: int = 1,
+    origin: Iterable[str] = (),
+) -> Node:
+    """ONNX Conv of any rank: x [N, C, *spatial], w [O, C/group, *kernel] → [N, O, *outputs]; groups become an
+    axis."""
     n, c = x.shape[:2]
     o, cg, *kernel = w.shape
     if group < 1 or c != cg * group or o % group:
         raise ValueError(f"convolution of {c} channels by weights {list(w.shape)} in {group} groups")
     spatial = len(kernel)
     patches = window(x, kernel, strides, dilations, before, after)  # [n, c, *outputs, *kernel]
-    outputs = patches.shape[2:2 + spatial]
+    outputs = patches.shape[2 : 2 + spatial]
     shape = (n, group, o // group, *outputs, cg, *kernel)
     axes = [index(output_axis(i, d)) for i, d in enumerate(shape)]
-    ys, ci, ks = axes[3:3 + spatial], axes[3 + spatial], axes[4 + spatial:]
+    ys, ci, ks = axes[3 : 3 + spatial], axes[3 + spatial], axes[4 + spatial :]
     a = view(patches, [axes[0], axes[1] * cg + ci, *ys, *ks], shape)
     b = view(w, [axes[1] * (o // group) + axes[2], ci, *ks], shape)
     total = reduce("SUM", elementwise("MUL", a, b), range(3 + spatial, len(shape)), origin=origin)

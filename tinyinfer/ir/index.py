@@ -1,11 +1,12 @@
 """Symbolic integer index algebra.
 
-An `Index` is a linear combination `const + Σ coefficient · atom`. Atoms are loop axes, floor divisions and remainders
-of indices by positive constants, and slots (integers read from data). Every atom knows its interval, and every
-constructor simplifies, so that two indices built differently from the same reshape usually come out equal.
+An `Index` is a linear combination `const + Σ coefficient · atom`. Atoms are loop axes, floor divisions and
+remainders of indices by positive constants, and slots (integers read from data). Every atom knows its
+interval, and every constructor simplifies, so that two indices built differently from the same reshape
+usually come out equal.
 
-Source of the rules: floor division and remainder of integers with a positive divisor (`(q·n + r) // n == q` for
-`0 <= r < n`). `tests/ir/test_index.py` checks each against brute force.
+Source of the rules: floor division and remainder of integers with a positive divisor (`(q·n + r) // n == q`
+for `0 <= r < n`). `tests/ir/test_index.py` checks each against brute force.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class FloorDiv(Atom):
 
     __slots__ = ("inner", "divisor")
 
-    def __init__(self, inner: "Index", divisor: int):
+    def __init__(self, inner: Index, divisor: int):
         super().__init__(f"({inner})//{divisor}", inner.lo // divisor, inner.hi // divisor)
         self.inner, self.divisor = inner, divisor
         self._hash = hash(("//", inner, divisor))
@@ -93,7 +94,7 @@ class Mod(Atom):
 
     __slots__ = ("inner", "divisor")
 
-    def __init__(self, inner: "Index", divisor: int):
+    def __init__(self, inner: Index, divisor: int):
         super().__init__(f"({inner})%{divisor}", 0, divisor - 1)
         self.inner, self.divisor = inner, divisor
         self._hash = hash(("%", inner, divisor))
@@ -111,7 +112,8 @@ IndexLike = Union["Index", Atom, int]
 
 
 class Index:
-    """`const + Σ coefficient · atom`, canonical: no zero coefficient, atoms sorted by their text, each once."""
+    """`const + Σ coefficient · atom`, canonical: no zero coefficient, atoms sorted by their text, each once.
+    """
 
     __slots__ = ("terms", "const", "lo", "hi", "_hash")
 
@@ -145,7 +147,7 @@ class Index:
             parts.append(str(self.const))
         return " + ".join(parts)
 
-    def __add__(self, other: IndexLike) -> "Index":
+    def __add__(self, other: IndexLike) -> Index:
         if isinstance(other, int):
             return Index(self.terms, self.const + other) if other else self
         other = index(other)
@@ -158,16 +160,16 @@ class Index:
 
     __radd__ = __add__
 
-    def __neg__(self) -> "Index":
+    def __neg__(self) -> Index:
         return self * -1
 
-    def __sub__(self, other: IndexLike) -> "Index":
+    def __sub__(self, other: IndexLike) -> Index:
         return self + (-other if isinstance(other, int) else -index(other))
 
-    def __rsub__(self, other: IndexLike) -> "Index":
+    def __rsub__(self, other: IndexLike) -> Index:
         return -self + other
 
-    def __mul__(self, factor: int) -> "Index":
+    def __mul__(self, factor: int) -> Index:
         if factor == 1:
             return self
         if factor == 0:
@@ -176,10 +178,10 @@ class Index:
 
     __rmul__ = __mul__
 
-    def __floordiv__(self, divisor: int) -> "Index":
+    def __floordiv__(self, divisor: int) -> Index:
         return floor_divide(self, divisor)
 
-    def __mod__(self, divisor: int) -> "Index":
+    def __mod__(self, divisor: int) -> Index:
         return modulo(self, divisor)
 
     @property
@@ -282,7 +284,8 @@ def floor_divide(value: Index, divisor: int) -> Index:
 
 
 def _split_small(value: Index, divisor: int) -> tuple[Index, Index, int] | None:
-    """`value = g · big + small` with g > 1 dividing `divisor` and `0 <= small < g`: (big, small, g), or None."""
+    """`value = g · big + small` with g > 1 dividing `divisor` and `0 <= small < g`: (big, small, g), or None.
+    """
     candidates = sorted({gcd(c, divisor) for _, c in value.terms} - {1}, reverse=True)
     for g in candidates:
         small = Index(tuple((a, c) for a, c in value.terms if c % g), value.const % g)

@@ -5,13 +5,14 @@
 | INPUT | – | name | a value fed at run time |
 | CONST | – | Literal | a value known at compile time |
 | IOTA | – | index over output axes | an integer computed from the position |
-| any of ops.ELEMENTWISE | 1–3 of one shape | dtype for CAST and BITCAST | elementwise |
+| any of ops.ELEMENTWISE | 1–3 of one shape | dtype (CAST, BITCAST) | elementwise |
 | SUM MAX MIN PROD | 1 | axes | reduce over `axes`, which vanish from the shape |
-| VIEW | source, index inputs… | ViewMap | movement and indexed read: each output position reads one source position |
+| VIEW | source, index inputs… | ViewMap | movement, indexed read: each output reads one source position |
 | CONCAT | 1 or more | axis | movement: the inputs side by side |
 
-A `ViewMap` names its output axes `o0, o1, …` (`output_axis`); `Slot(i, lo, hi)` in it is the value of index input `i`
-at the same output position. A position whose guards fail (`0 <= index < size`) reads `fill` instead.
+A `ViewMap` names its output axes `o0, o1, …` (`output_axis`); `Slot(i, lo, hi)` in it is the value of index
+input `i` at the same output position. A position whose guards fail (`0 <= index < size`) reads `fill`
+instead.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,20 @@ SMALL_LITERAL = 64
 
 
 class Literal:
-    """A constant array. Large ones may be loaded late: `load` gives the array, `key` identifies the content."""
+    """A constant array. Large ones may be loaded late: `load` gives the array, `key` identifies the content.
+    """
 
     __slots__ = ("shape", "dtype", "name", "_array", "_load", "key", "__weakref__")
 
-    def __init__(self, array: np.ndarray | None = None, name: str = "", load: Any = None, shape: Any = None,
-                 dtype: Any = None, key: Any = None):
+    def __init__(
+        self,
+        array: np.ndarray | None = None,
+        name: str = "",
+        load: Any = None,
+        shape: Any = None,
+        dtype: Any = None,
+        key: Any = None,
+    ):
         self._array, self._load, self.name = array, load, name
         if array is not None:
             array = np.asarray(array)
@@ -76,7 +85,7 @@ class ViewMap:
     fill: float | int | bool = 0
 
 
-@lru_cache(maxsize=None)
+@cache
 def output_axis(position: int, size: int) -> Axis:
     """The axis that view maps and IOTA use for output dimension `position`."""
     return Axis(f"o{position}", size)
@@ -88,7 +97,7 @@ class Node:
     __slots__ = ("op", "inputs", "attrs", "shape", "dtype", "origin", "_hash", "__weakref__")
 
     op: str
-    inputs: tuple["Node", ...]
+    inputs: tuple[Node, ...]
     attrs: Any
     shape: tuple[int, ...]
     dtype: str
@@ -120,12 +129,19 @@ class Node:
         return f"<{self.op} {self.dtype}{list(self.shape)}>"
 
 
-_INTERNED: "weakref.WeakValueDictionary[Any, Node]" = weakref.WeakValueDictionary()
+_INTERNED: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()
 
 
-def node(op: str, inputs: Iterable[Node] = (), attrs: Any = None, shape: Iterable[int] = (), dtype: str = "float32",
-         origin: Iterable[str] = ()) -> Node:
-    """The node with these fields; the same object for the same fields. `origin` joins what was there before."""
+def node(
+    op: str,
+    inputs: Iterable[Node] = (),
+    attrs: Any = None,
+    shape: Iterable[int] = (),
+    dtype: str = "float32",
+    origin: Iterable[str] = (),
+) -> Node:
+    """The node with these fields; the same object for the same fields. `origin` joins what was there before.
+    """
     inputs, shape = tuple(inputs), tuple(shape)
     key = (op, tuple(map(id, inputs)), attrs, shape, dtype)
     found = _INTERNED.get(key)
@@ -142,7 +158,8 @@ def node(op: str, inputs: Iterable[Node] = (), attrs: Any = None, shape: Iterabl
 
 @dataclass
 class Graph:
-    """A model: named inputs and outputs over nodes. `inputs` are INPUT nodes in the order of the model's signature."""
+    """A model: named inputs and outputs over nodes. `inputs` are INPUT nodes in the order of the model's
+    signature."""
 
     inputs: dict[str, Node]
     outputs: dict[str, Node]

@@ -1,7 +1,7 @@
 """The table of elementwise and reduce ops: arity, result type, and what each computes in numpy.
 
-The whole arithmetic of the IR is on this page. Every elementwise op takes inputs of one shape; binary and ternary
-ops take inputs of one dtype (but for the condition of WHERE and the shift count of SHL and SHR).
+The whole arithmetic of the IR is on this page. Every elementwise op takes inputs of one shape; binary and
+ternary ops take inputs of one dtype (but for the condition of WHERE and the shift count of SHL and SHR).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ElementwiseOp:
-    """One elementwise op. `result` is "same" (dtype of the last input), "bool", or "attr" (the node's attribute)."""
+    """One elementwise op. `result` is "same" (dtype of the last input), "bool", or "attr" (the node's
+    attribute)."""
 
     name: str
     arity: int
@@ -77,7 +78,13 @@ _TABLE: tuple[tuple[str, int, str, Any, str], ...] = (
     ("ROUND", 1, "same", np.rint, "nearest integer, ties to even"),
     ("TRUNC", 1, "same", np.trunc, "a without its fraction"),
     ("NOT", 1, "same", np.invert, "logical not of a bool, bitwise not of an integer"),
-    ("CAST", 1, "attr", None, "a as the dtype in the attribute; float to integer truncates, to bool is a != 0"),
+    (
+        "CAST",
+        1,
+        "attr",
+        None,
+        "a as the dtype in the attribute; float to integer truncates, to bool is a != 0",
+    ),
     ("BITCAST", 1, "attr", None, "the bits of a as another dtype of the same size"),
     ("ADD", 2, "same", np.add, "a + b"),
     ("SUB", 2, "same", np.subtract, "a - b"),

@@ -1,7 +1,9 @@
-"""Assignment of buffers: walks the kernels in execution order, gives each result a layout, inserts layout copies.
+"""Assignment of buffers: walks the kernels in execution order, gives each result a layout, inserts layout
+copies.
 
-What comes out is a list of lowered kernels (copies included) whose every load names a value that has a buffer, and
-whose contractions find their vectorised operand contiguous and their scalar operand without guards.
+What comes out is a list of lowered kernels (copies included) whose every load names a value that has a
+buffer, and whose contractions find their vectorised operand contiguous and their scalar operand without
+guards.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from tinyinfer.kernels.fuse import Fusion, fuse
 from tinyinfer.kernels.layout import Buffer, axis_strides, dense_strides
 from tinyinfer.kernels.lower import LoweredKernel, ValueAccess, lower, walk_with_indices
 from tinyinfer.kernels.nest import rebuild
-
 
 MINIMUM_ROWS_TO_COPY = 16
 """With fewer rows, reordering the vectorised operand costs as much as the contraction itself."""
@@ -42,7 +43,8 @@ class _Refuse(Exception):
 
 
 def assign(graph: Graph, enabled: bool = True) -> Assigned:
-    """Kernels of `graph` with buffers; repeats fusion where a layout turns out to need one more stored value."""
+    """Kernels of `graph` with buffers; repeats fusion where a layout turns out to need one more stored
+    value."""
     forced: set[Node] = set()
     while True:
         try:
@@ -72,11 +74,17 @@ class _Assignment:
         for n in self.fusion.concats:
             start = 0
             for part in n.inputs:
-                if part not in self.concat_of and part.op not in ("INPUT", "CONST") and n.inputs.count(part) == 1:
+                if (
+                    part not in self.concat_of
+                    and part.op not in ("INPUT", "CONST")
+                    and n.inputs.count(part) == 1
+                ):
                     self.concat_of[part] = (n, start)
                 start += part.shape[n.attrs]
         roots = {k.root: k for k in self.fusion.kernels}
-        self.contraction_of = {k.root: k.contraction for k in self.fusion.kernels if k.contraction is not None}
+        self.contraction_of = {
+            k.root: k.contraction for k in self.fusion.kernels if k.contraction is not None
+        }
         for n in self.graph.nodes():
             if n in roots:
                 self.kernel(lower(n, self.fusion.materialised))
@@ -105,13 +113,17 @@ class _Assignment:
         self.contractions.append(contraction)
 
     def refuse_split_columns(self, lowered: LoweredKernel) -> None:
-        """A contraction whose columns a view above it cuts to pieces too short for vectors is stored before the view."""
+        """A contraction whose columns a view above it cuts to pieces too short for vectors is stored before
+        the view."""
         total = self.contraction_of.get(lowered.root)
         if total is None or total is lowered.root:
             return
         for value in dict.fromkeys((_inner_value(lowered.root), total)):
-            if value is not lowered.root and has_columns(total, MINIMUM_N) \
-                    and find_contraction(lower(value, self.fusion.materialised - {value})) is not None:
+            if (
+                value is not lowered.root
+                and has_columns(total, MINIMUM_N)
+                and find_contraction(lower(value, self.fusion.materialised - {value})) is not None
+            ):
                 raise _Refuse(value)
 
     def source_strides(self, value: Node) -> tuple[int, ...]:
@@ -120,7 +132,9 @@ class _Assignment:
             buffer = self.buffers[value] = Buffer(value, "parameter")
         return dense_strides(buffer)
 
-    def prepare_contraction(self, lowered: LoweredKernel, c: Contraction) -> tuple[LoweredKernel, Contraction | None]:
+    def prepare_contraction(
+        self, lowered: LoweredKernel, c: Contraction
+    ) -> tuple[LoweredKernel, Contraction | None]:
         changes: dict[Expr, Expr] = {}
         if c.b.attrs.value.op != "CONST":
             strides = axis_strides(c.b.attrs.indices, self.source_strides(c.b.attrs.value))
@@ -141,8 +155,9 @@ class _Assignment:
         lowered = self.prepare_map(lowered, skip={c.a, c.b}, changes=changes)
         return lowered, find_contraction(lowered)
 
-    def prepare_map(self, lowered: LoweredKernel, skip: set[Expr] | None = None,
-                    changes: dict[Expr, Expr] | None = None) -> LoweredKernel:
+    def prepare_map(
+        self, lowered: LoweredKernel, skip: set[Expr] | None = None, changes: dict[Expr, Expr] | None = None
+    ) -> LoweredKernel:
         """Drop the guards of loads whose buffer can have a halo."""
         changes = dict(changes or {})
         for e in walk_with_indices(lowered.body):
@@ -235,8 +250,14 @@ class _Assignment:
 
     def concat(self, concat: Node) -> None:
         """Copy those parts of a concatenation that no kernel stores in place."""
-        first = next((self.buffers[p].storage.order for p in concat.inputs
-                      if p in self.buffers and self.buffers[p].space == "arena"), None)
+        first = next(
+            (
+                self.buffers[p].storage.order
+                for p in concat.inputs
+                if p in self.buffers and self.buffers[p].space == "arena"
+            ),
+            None,
+        )
         self.concat_buffer(concat, first or tuple(range(len(concat.shape))))
         start = 0
         for part in concat.inputs:
@@ -246,18 +267,30 @@ class _Assignment:
                 self.numbers += 1
                 made = node("COPY", (part,), self.numbers, part.shape, part.dtype, concat.origin)
                 parent = self.buffers[concat]
-                self.buffers[made] = Buffer(made, parent.storage.space, parent.storage.order, parent=parent,
-                                            parent_axis=concat.attrs, parent_start=start)
+                self.buffers[made] = Buffer(
+                    made,
+                    parent.storage.space,
+                    parent.storage.order,
+                    parent=parent,
+                    parent_axis=concat.attrs,
+                    parent_start=start,
+                )
                 self.kernels.append(_copy_kernel(made, part))
                 self.contractions.append(None)
             start += part.shape[concat.attrs]
 
     def place_outputs(self) -> None:
-        """Give every graph output a buffer of its own in the order of the signature, copying where it has none."""
+        """Give every graph output a buffer of its own in the order of the signature, copying where it has
+        none."""
         taken: set[Node] = set()
         for number, (name, value) in enumerate(self.graph.outputs.items()):
             buffer = self.buffers.get(value)
-            if buffer is not None and buffer.space == "output" and buffer.parent is None and value not in taken:
+            if (
+                buffer is not None
+                and buffer.space == "output"
+                and buffer.parent is None
+                and value not in taken
+            ):
                 buffer.number = number
                 taken.add(value)
                 self.outputs[name] = value
@@ -292,8 +325,11 @@ class _Assignment:
         far = 1 << 60
 
         def nearness(dimension: int) -> int:
-            found = [best[1].get(a, far) // max(abs(c), 1) for a, c in lowered.store[dimension].terms
-                     if isinstance(a, Axis)]
+            found = [
+                best[1].get(a, far) // max(abs(c), 1)
+                for a, c in lowered.store[dimension].terms
+                if isinstance(a, Axis)
+            ]
             return min(found) if found else far
 
         return tuple(sorted(range(rank), key=lambda d: (-nearness(d), d)))

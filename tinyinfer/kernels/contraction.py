@@ -1,7 +1,8 @@
 """Contraction analysis: which axes of a SUM of a MUL of two loads are m, n, k and batch.
 
-Matrix products, convolutions, grouped convolutions and attention all fall out of this one classification; nothing
-here knows an operator. An axis in both operands and in the output is batch, in one operand m or n, a reduced one k.
+Matrix products, convolutions, grouped convolutions and attention all fall out of this one classification;
+nothing here knows an operator. An axis in both operands and in the output is batch, in one operand m or n, a
+reduced one k.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ MINIMUM_N = 4
 
 @dataclass(frozen=True)
 class Contraction:
-    """The roles of the axes of one kernel. `vector` is the column axis that registers hold; `a` is read as scalars."""
+    """The roles of the axes of one kernel. `vector` is the column axis that registers hold; `a` is read as
+    scalars."""
 
     reduce: Expr
     a: Expr
@@ -32,7 +34,8 @@ class Contraction:
 
 
 def has_columns(total: Node, least: int) -> bool:
-    """Whether one operand of the contraction node `total` has an axis of its own with at least `least` elements."""
+    """Whether one operand of the contraction node `total` has an axis of its own with at least `least`
+    elements."""
     product = total.inputs[0]
     used = []
     for x in product.inputs:
@@ -69,7 +72,9 @@ def find_contraction(kernel: LoweredKernel) -> Contraction | None:
     if left.op != "LOAD" or right.op != "LOAD" or left is right:
         return None
     for load in (left, right):
-        if not _affine(load.attrs.indices) or any(isinstance(a, Slot) for i in load.attrs.indices for a in atoms_of(i)):
+        if not _affine(load.attrs.indices) or any(
+            isinstance(a, Slot) for i in load.attrs.indices for a in atoms_of(i)
+        ):
             return None
     candidates = []
     for a, b in ((left, right), (right, left)):
@@ -86,7 +91,10 @@ def find_contraction(kernel: LoweredKernel) -> Contraction | None:
         return None
     _, a, b, vector, n, in_a, in_b = max(candidates, key=lambda c: c[0])
     return Contraction(
-        total, a, b, vector,
+        total,
+        a,
+        b,
+        vector,
         tuple(x for x in n if x is not vector),
         tuple(x for x in kernel.axes if x not in in_b),
         tuple(x for x in kernel.axes if x in in_a and x in in_b),

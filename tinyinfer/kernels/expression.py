@@ -27,7 +27,7 @@ class Expr:
     __slots__ = ("op", "args", "attrs", "dtype", "__weakref__")
 
     op: str
-    args: tuple["Expr", ...]
+    args: tuple[Expr, ...]
     attrs: Any
     dtype: str
 
@@ -39,7 +39,7 @@ class Expr:
         return f"{self.op}[{extra}]:{self.dtype}({inner})" if extra else f"{self.op}:{self.dtype}({inner})"
 
 
-_INTERNED: "weakref.WeakValueDictionary[Any, Expr]" = weakref.WeakValueDictionary()
+_INTERNED: weakref.WeakValueDictionary[Any, Expr] = weakref.WeakValueDictionary()
 
 
 def expression(op: str, args: tuple[Expr, ...], dtype: str, attrs: Any = None) -> Expr:

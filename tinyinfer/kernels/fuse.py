@@ -1,7 +1,8 @@
 """Fusion: which values of the graph get a buffer, and which are computed inside their reader.
 
-The graph is walked from the outputs. Each value collects its uses: the kernel that wants it and the indices, over
-that kernel's axes, at which it is wanted. A value becomes the root of a kernel of its own (is *materialised*) if
+The graph is walked from the outputs. Each value collects its uses: the kernel that wants it and the indices,
+over that kernel's axes, at which it is wanted. A value becomes the root of a kernel of its own (is
+*materialised*) if
 
 * it is an output or a part of a concatenation,
 * several kernels want it and it is not free,
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tinyinfer.ir.index import Axis, Index, atoms_of, index, substitute
+from tinyinfer.ir.index import Atom, Axis, Index, atoms_of, index, substitute
 from tinyinfer.ir.node import Graph, Node
 from tinyinfer.ir.ops import ELEMENTWISE
 
@@ -57,7 +58,8 @@ class Fusion:
 
 
 def is_contraction(node: Node) -> bool:
-    """A SUM of a MUL of two values of which one does not depend on every axis: matmul, convolution, attention."""
+    """A SUM of a MUL of two values of which one does not depend on every axis: matmul, convolution,
+    attention."""
     if node.op != "SUM" or node.dtype not in ("float32", "float64"):
         return False
     product = node.inputs[0]
@@ -79,7 +81,8 @@ def _drops_axes(node: Node) -> bool:
 
 
 def fuse(graph: Graph, enabled: bool = True, also: set[Node] | None = None) -> Fusion:
-    """Decide the kernels of `graph`. `enabled=False` materialises every elementwise and reduce value (for tests)."""
+    """Decide the kernels of `graph`. `enabled=False` materialises every elementwise and reduce value (for
+    tests)."""
     order = graph.nodes()
     uses: dict[Node, list[_Use]] = {n: [] for n in order}
     forced = {n for n in graph.outputs.values() if n.op not in ("INPUT", "CONST")} | (also or set())
@@ -114,10 +117,9 @@ def _inline(node: Node, wanted: list[_Use], uses: dict[Node, list[_Use]]) -> Non
     for use in wanted:
         use.kernel.inlined.append(node)
         if node.op == "VIEW":
-            replaced = dict(zip(node.axes, use.indices, strict=True))
+            replaced: dict[Atom, Index] = dict(zip(node.axes, use.indices, strict=True))
             indices = tuple(substitute(i, replaced) for i in node.attrs.indices)
-            uses[node.inputs[0]].append(
-                _Use(use.kernel, indices, use.evaluations, use.reduce, use.operand))
+            uses[node.inputs[0]].append(_Use(use.kernel, indices, use.evaluations, use.reduce, use.operand))
             for data in node.inputs[1:]:
                 uses[data].append(_Use(use.kernel, use.indices, use.evaluations, use.reduce))
         elif node.is_elementwise:
@@ -206,7 +208,8 @@ def _may_inline(node: Node, wanted: list[_Use], enabled: bool) -> bool:
     if any(u.evaluations > node.size * RECOMPUTE_SLACK for u in wanted):
         return _is_row_statistic(node, wanted, kernel)
     if len({u.indices for u in wanted}) > 1:
-        # the same element in several stages of a row: worth repeating only if it needs a statistic of that row
+        # the same element in several stages of a row: worth repeating only if it needs a statistic of that
+        # row
         return bool(kernel.row_reduces) and _reduces_below(node, rows_only=True) > 0
     if all(u.reduce is None for u in wanted) or _reduces_below(node) == 0:
         return True
@@ -227,8 +230,13 @@ def _may_inline_reduce(node: Node, wanted: list[_Use], kernel: KernelRoot) -> bo
         return False
     full = len(rows) == _rank(kernel)
     if is_contraction(node):
-        return (full and kernel.contraction is None and not kernel.full_reduces and not kernel.row_reduces
-                and all(u.reduce is None for u in wanted))
+        return (
+            full
+            and kernel.contraction is None
+            and not kernel.full_reduces
+            and not kernel.row_reduces
+            and all(u.reduce is None for u in wanted)
+        )
     if kernel.contraction is not None:
         return False
     if full:
@@ -258,11 +266,16 @@ def _reduces_below(node: Node, rows_only: bool = False) -> int:
 
 
 def _is_row_statistic(node: Node, wanted: list[_Use], kernel: KernelRoot) -> bool:
-    """Whether `node` can be computed once per row of `kernel`: it depends on row axes only and on reductions."""
+    """Whether `node` can be computed once per row of `kernel`: it depends on row axes only and on
+    reductions."""
     if kernel.contraction is not None:
         return False
     for u in wanted:
         used = _axes_used(u.indices)
-        if len(used) >= _rank(kernel) or not all(a in kernel.axes for a in used) or _product(used) != node.size:
+        if (
+            len(used) >= _rank(kernel)
+            or not all(a in kernel.axes for a in used)
+            or _product(used) != node.size
+        ):
             return False
     return _reduces_below(node) > 0

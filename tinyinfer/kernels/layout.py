@@ -1,8 +1,9 @@
-"""Layout: where each value lives. Per buffer an order of its dimensions, a halo, and a place inside a concatenation.
+"""Layout: where each value lives. Per buffer an order of its dimensions, a halo, and a place inside a
+concatenation.
 
-Orders are assigned from producers to consumers: a contraction writes its vectorised axis innermost (convolutions
-therefore end channels-last), other kernels adopt the order of what they read, and what the user sees is row-major.
-A halo is asked for by the readers; strides are fixed when all have asked.
+Orders are assigned from producers to consumers: a contraction writes its vectorised axis innermost
+(convolutions therefore end channels-last), other kernels adopt the order of what they read, and what the user
+sees is row- major. A halo is asked for by the readers; strides are fixed when all have asked.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Buffer:
     order: tuple[int, ...] | None = None
     halo: list[list[int]] = field(default_factory=list)
     fill: float | int | bool | None = None
-    parent: "Buffer | None" = None
+    parent: Buffer | None = None
     parent_axis: int = 0
     parent_start: int = 0
     strides: tuple[int, ...] = ()
@@ -43,7 +44,7 @@ class Buffer:
             self.order = tuple(range(len(self.value.shape)))
 
     @property
-    def storage(self) -> "Buffer":
+    def storage(self) -> Buffer:
         """The buffer that owns the memory."""
         return self if self.parent is None else self.parent.storage
 
@@ -74,8 +75,12 @@ class Buffer:
         strides = [0] * len(shape)
         step = 1
         for dimension in reversed(self.order):
-            if step > 1 and padded[dimension] > 1 and step * self.itemsize % ALIASING_BYTES == 0 \
-                    and step * self.itemsize <= 1 << 16:
+            if (
+                step > 1
+                and padded[dimension] > 1
+                and step * self.itemsize % ALIASING_BYTES == 0
+                and step * self.itemsize <= 1 << 16
+            ):
                 step += VECTOR_BYTES // self.itemsize
             strides[dimension] = step
             step *= padded[dimension]
@@ -84,7 +89,8 @@ class Buffer:
         self.elements = max(step, 1)
 
     def ask_halo(self, wanted: list[tuple[int, int]], fill: float | int | bool) -> bool:
-        """Whether readers may step outside by `wanted` (before, after) per dimension and find `fill` there."""
+        """Whether readers may step outside by `wanted` (before, after) per dimension and find `fill`
+        there."""
         owner = self.storage
         if owner.space != "arena":
             return False
@@ -120,7 +126,8 @@ def dense_strides(buffer: Buffer) -> tuple[int, ...]:
 
 
 def axis_strides(indices: tuple[Index, ...], strides: tuple[int, ...]) -> dict:
-    """|stride| of each axis in an access, counting axes inside divisions and data-dependent indices as well."""
+    """|stride| of each axis in an access, counting axes inside divisions and data-dependent indices as
+    well."""
     found: dict = {}
 
     def note(value: Index, scale: int) -> None:

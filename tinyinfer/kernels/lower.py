@@ -1,8 +1,8 @@
 """Lowering: a kernel root and what it inlines become one expression over loop axes.
 
-Views disappear into indices. Loop axes are chosen at the finest factorisation that the indices need: wherever an
-index divides an axis by a factor of its size, that axis is split and the kernel is lowered again, until nothing more
-can be removed. Loads still name the value that they read and one index per dimension of it.
+Views disappear into indices. Loop axes are chosen at the finest factorisation that the indices need: wherever
+an index divides an axis by a factor of its size, that axis is split and the kernel is lowered again, until
+nothing more can be removed. Loads still name the value that they read and one index per dimension of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of, index, substitute
 from tinyinfer.ir.node import Node
-from tinyinfer.ir.ops import ELEMENTWISE
 from tinyinfer.kernels.expression import Expr, apply, const, expression, walk
 
 
@@ -60,8 +59,11 @@ def payloads(e: Expr) -> list[Expr]:
     """The expressions whose integer values occur in the indices of `e`."""
     indices: list[Index] = []
     if e.op == "LOAD":
-        indices = [*e.attrs.indices, *(g for g, _ in e.attrs.guards)] if isinstance(e.attrs, ValueAccess) \
+        indices = (
+            [*e.attrs.indices, *(g for g, _ in e.attrs.guards)]
+            if isinstance(e.attrs, ValueAccess)
             else [e.attrs.address, *(g for g, _ in e.attrs.guards)]
+        )
     elif e.op == "INDEX":
         indices = [e.attrs]
     found: dict[int, Expr] = {}
@@ -73,7 +75,8 @@ def payloads(e: Expr) -> list[Expr]:
 
 
 def lower(root: Node, materialised: set[Node]) -> LoweredKernel:
-    """The expression of the kernel that stores `root`, reading `materialised` values, inputs and constants."""
+    """The expression of the kernel that stores `root`, reading `materialised` values, inputs and
+    constants."""
     splits: dict[str, tuple[int, int]] = {}
     while True:
         attempt = _Lowering(root, materialised, splits)
@@ -194,29 +197,38 @@ class _Lowering:
     def view(self, node: Node, indices: tuple[Index, ...]) -> Expr:
         replaced: dict[Atom, Index] = dict(zip(node.axes, indices, strict=True))
         data = [self.value(x, indices) for x in node.inputs[1:]]
-        slots = {a for i in (*node.attrs.indices, *(g for g, _ in node.attrs.guards)) for a in atoms_of(i)
-                 if isinstance(a, Slot)}
+        slots = {
+            a
+            for i in (*node.attrs.indices, *(g for g, _ in node.attrs.guards))
+            for a in atoms_of(i)
+            if isinstance(a, Slot)
+        }
         for slot in sorted(slots, key=lambda a: (a.number, a.lo)):
             payload = data[slot.number]
             number = self.slots.setdefault(payload, len(self.slots))
             lo, hi = _known_range(payload, slot)
             replaced[slot] = index(Slot(number, lo, hi, payload))
         source = tuple(substitute(i, replaced) for i in node.attrs.indices)
-        guards = tuple((g, n) for g, n in ((substitute(g, replaced), n) for g, n in node.attrs.guards)
-                       if g.lo < 0 or g.hi >= n)
+        guards = tuple(
+            (g, n)
+            for g, n in ((substitute(g, replaced), n) for g, n in node.attrs.guards)
+            if g.lo < 0 or g.hi >= n
+        )
         inner = self.value(node.inputs[0], source)
         if not guards:
             return inner
         if inner.op == "LOAD" and not inner.attrs.guards:
             access = inner.attrs
-            return expression("LOAD", (), inner.dtype,
-                              ValueAccess(access.value, access.indices, guards, node.attrs.fill))
+            return expression(
+                "LOAD", (), inner.dtype, ValueAccess(access.value, access.indices, guards, node.attrs.fill)
+            )
         inside = _guard_condition(guards)
         return apply("WHERE", inside, _guard_loads(inner, guards), const(node.attrs.fill, node.dtype))
 
 
 def _known_range(payload: Expr, slot: Slot) -> tuple[int, int]:
-    """The interval of an index read from data: that of the table if it is a constant one, else the slot's own."""
+    """The interval of an index read from data: that of the table if it is a constant one, else the slot's
+    own."""
     if payload.op == "CONST":
         return int(payload.attrs), int(payload.attrs)
     if payload.op == "LOAD" and payload.attrs.value.op == "CONST" and payload.attrs.value.size:
@@ -254,8 +266,12 @@ def _guard_loads(root: Expr, guards: tuple[tuple[Index, int], ...]) -> Expr:
     for e in walk(root):
         if e.op == "LOAD":
             extra = tuple(g for g in guards if g not in e.attrs.guards)
-            made = expression("LOAD", (), e.dtype, ValueAccess(
-                e.attrs.value, e.attrs.indices, (*e.attrs.guards, *extra), e.attrs.fill))
+            made = expression(
+                "LOAD",
+                (),
+                e.dtype,
+                ValueAccess(e.attrs.value, e.attrs.indices, (*e.attrs.guards, *extra), e.attrs.fill),
+            )
         elif e.args:
             made = expression(e.op, tuple(memo[id(a)] for a in e.args), e.dtype, e.attrs)
         else:

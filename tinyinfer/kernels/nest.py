@@ -1,7 +1,7 @@
 """Loop nests: a kernel after buffers have places. Every load is an address in elements of an argument.
 
-A nest is canonical: axes and arguments are numbered in the order of first use, so that equal layers print the same
-text, and the text is what identifies the kernel's code.
+A nest is canonical: axes and arguments are numbered in the order of first use, so that equal layers print the
+same text, and the text is what identifies the kernel's code.
 """
 
 from __future__ import annotations
@@ -50,8 +50,12 @@ class LoopNest:
 def _attribute_text(e: Expr, names: dict[int, str]) -> str:
     if e.op == "LOAD":
         guards = "".join(f" if 0<={g}<{n}" for g, n in e.attrs.guards)
-        slots = {a.number: names[id(a.payload)] for i in (e.attrs.address, *(g for g, _ in e.attrs.guards))
-                 for a in atoms_of(i) if isinstance(a, Slot)}
+        slots = {
+            a.number: names[id(a.payload)]
+            for i in (e.attrs.address, *(g for g, _ in e.attrs.guards))
+            for a in atoms_of(i)
+            if isinstance(a, Slot)
+        }
         data = f" data{slots}" if slots else ""
         fill = f" else {e.attrs.fill!r}" if guards else ""
         return f"{e.attrs.argument}[{e.attrs.address}]{guards}{fill}{data}"
@@ -90,8 +94,7 @@ def _rebuild_payloads(e: Expr, visit: Callable[[Expr], Expr]) -> Expr:
         slots = [a for a in atoms_of(value) if isinstance(a, Slot) and a.payload is not None]
         if not slots:
             return value
-        table: dict[Atom, Index] = {
-            a: index(Slot(a.number, a.lo, a.hi, visit(a.payload))) for a in slots}
+        table: dict[Atom, Index] = {a: index(Slot(a.number, a.lo, a.hi, visit(a.payload))) for a in slots}
         return substitute(value, table)
 
     if e.op == "INDEX":
@@ -104,15 +107,23 @@ def _rebuild_payloads(e: Expr, visit: Callable[[Expr], Expr]) -> Expr:
     return expression("LOAD", (), e.dtype, changed)
 
 
-def map_indices(root: Expr, change: Callable[[Index], Index], axes: Callable[[tuple[Axis, ...]], tuple[Axis, ...]]
-                ) -> Expr:
+def map_indices(
+    root: Expr, change: Callable[[Index], Index], axes: Callable[[tuple[Axis, ...]], tuple[Axis, ...]]
+) -> Expr:
     """`root` with every index of a physical nest and every reduce's axes mapped."""
 
     def one(e: Expr) -> Expr | None:
         if e.op == "LOAD":
-            return expression("LOAD", (), e.dtype, replace(
-                e.attrs, address=change(e.attrs.address),
-                guards=tuple((change(g), n) for g, n in e.attrs.guards)))
+            return expression(
+                "LOAD",
+                (),
+                e.dtype,
+                replace(
+                    e.attrs,
+                    address=change(e.attrs.address),
+                    guards=tuple((change(g), n) for g, n in e.attrs.guards),
+                ),
+            )
         if e.op == "INDEX":
             return expression("INDEX", (), e.dtype, change(e.attrs))
         if e.op == "REDUCE":
@@ -145,8 +156,15 @@ def merge_axes(nest: LoopNest, keep: frozenset[Axis] = frozenset()) -> LoopNest:
         groups = [nest.axes, *(e.attrs[1] for e in walk_with_indices(nest.body) if e.op == "REDUCE")]
         indices = [nest.store, *indices_of(nest.body)]
         for group in groups:
-            pair = next(((p, q) for p in group for q in group if p is not q and p not in keep and q not in keep
-                         and mergeable(p, q, indices)), None)
+            pair = next(
+                (
+                    (p, q)
+                    for p in group
+                    for q in group
+                    if p is not q and p not in keep and q not in keep and mergeable(p, q, indices)
+                ),
+                None,
+            )
             if pair:
                 nest = _merge(nest, *pair)
                 changed = True
@@ -213,7 +231,8 @@ def canonical(nest: LoopNest) -> tuple[LoopNest, dict[Axis, Axis]]:
 
 
 def free_axes(root: Expr) -> dict[int, frozenset[Axis]]:
-    """For each expression (by id) the axes that its value depends on; reduced ones are bound and do not count."""
+    """For each expression (by id) the axes that its value depends on; reduced ones are bound and do not
+    count."""
     found: dict[int, frozenset[Axis]] = {}
     for e in walk_with_indices(root):
         axes: set[Axis] = set()

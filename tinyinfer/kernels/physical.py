@@ -1,13 +1,13 @@
 """From values to memory: a lowered kernel whose loads name buffers becomes a loop nest over addresses.
 
-Constants are packed here: a constant that a kernel reads along some axes becomes a parameter laid out in the order of
-those axes, with the vectorised one innermost; the vectorised operand of a contraction becomes panels
+Constants are packed here: a constant that a kernel reads along some axes becomes a parameter laid out in the
+order of those axes, with the vectorised one innermost; the vectorised operand of a contraction becomes panels
 `[…, n / width, k, width]` padded with zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,10 +23,11 @@ from tinyinfer.kernels.nest import Access, LoopNest, indices_of, join_terms, map
 
 @dataclass(frozen=True)
 class PackedConstant:
-    """A parameter as a strided walk over a constant: `shape` and `strides` (elements) from element `offset` on.
+    """A parameter as a strided walk over a constant: `shape` and `strides` (elements) from element `offset`
+    on.
 
-    `width` > 0 says that the last axis is a panel of that many columns out of `columns` in all: the axis before the
-    `k` ones counts panels, and columns past the end hold zeros.
+    `width` > 0 says that the last axis is a panel of that many columns out of `columns` in all: the axis
+    before the `k` ones counts panels, and columns past the end hold zeros.
     """
 
     literal: Literal
@@ -46,7 +47,8 @@ class PackedConstant:
             if self.columns % width:
                 return self._padded(flat, panels, width)
         return np.lib.stride_tricks.as_strided(
-            flat[self.offset:], self.shape, [s * size for s in self.strides], writeable=False)
+            flat[self.offset :], self.shape, [s * size for s in self.strides], writeable=False
+        )
 
     def _padded(self, flat: np.ndarray, panels: int, width: int) -> np.ndarray:
         result = np.zeros(self.shape, flat.dtype)
@@ -70,7 +72,7 @@ class PackedConstant:
 class PhysicalKernel:
     """A loop nest and what its arguments are: a Buffer, or a PackedConstant."""
 
-    lowered: LoweredKernel | None
+    origin: frozenset[str]
     nest: LoopNest
     arguments: list[Buffer | PackedConstant]
     offsets: tuple[int, ...] = ()
@@ -120,19 +122,27 @@ def to_physical(lowered: LoweredKernel, buffers: dict[Node, Buffer]) -> Physical
             literal: Literal = value.attrs
             strides = row_major_strides(literal.shape)
             packed = PackedConstant(literal, literal.shape, strides)
-            made = Access(arguments.number(packed), address_of(access.indices, strides, 0), access.guards, access.fill)
+            made = Access(
+                arguments.number(packed), address_of(access.indices, strides, 0), access.guards, access.fill
+            )
         else:
             buffer = buffers[value]
-            made = Access(arguments.number(buffer), address_of(access.indices, buffer.strides, buffer.offset),
-                          access.guards, access.fill)
+            made = Access(
+                arguments.number(buffer),
+                address_of(access.indices, buffer.strides, buffer.offset),
+                access.guards,
+                access.fill,
+            )
         return expression("LOAD", (), e.dtype, made)
 
     body = rebuild(lowered.body, one)
     axes = tuple(sorted(lowered.axes, key=lambda a: -abs(store.coefficient(a))))
-    return PhysicalKernel(lowered, LoopNest(axes, store, body, arguments.dtypes), arguments.items)
+    return PhysicalKernel(lowered.origin, LoopNest(axes, store, body, arguments.dtypes), arguments.items)
 
 
-def pack_constants(kernel: PhysicalKernel, order: Sequence[Axis], skip: set[Expr] = frozenset()) -> PhysicalKernel:
+def pack_constants(
+    kernel: PhysicalKernel, order: Sequence[Axis], skip: Collection[Expr] = ()
+) -> PhysicalKernel:
     """Lay each constant out along the axes that read it, in `order` (outer to inner).
 
     Reads that are not affine, or would repeat the constant more than fourfold, keep the model's layout.
@@ -151,19 +161,21 @@ def pack_constants(kernel: PhysicalKernel, order: Sequence[Axis], skip: set[Expr
         if len(used) != len(access.address.terms) or access.guards or total > 4 * source.literal.size + 64:
             return expression("LOAD", (), e.dtype, replace(access, argument=arguments.number(source)))
         shape = tuple(a.size for a in used)
-        packed = PackedConstant(source.literal, shape, tuple(access.address.coefficient(a) for a in used),
-                                access.address.const)
+        packed = PackedConstant(
+            source.literal, shape, tuple(access.address.coefficient(a) for a in used), access.address.const
+        )
         address = address_of(map(index, used), row_major_strides(shape), 0)
         return expression("LOAD", (), e.dtype, Access(arguments.number(packed), address))
 
     body = rebuild(kernel.nest.body, one)
     nest = LoopNest(kernel.nest.axes, kernel.nest.store, body, arguments.dtypes)
-    return PhysicalKernel(kernel.lowered, nest, arguments.items)
+    return PhysicalKernel(kernel.origin, nest, arguments.items)
 
 
 @dataclass(frozen=True)
 class Panels:
-    """The vectorised axis of a contraction after it was cut: `count` panels of `width` columns, `columns` in all."""
+    """The vectorised axis of a contraction after it was cut: `count` panels of `width` columns, `columns` in
+    all."""
 
     panel: Axis
     lane: Axis
@@ -172,7 +184,8 @@ class Panels:
 
 @dataclass
 class ContractionNest:
-    """A contraction ready to be scheduled: loads `a` (scalars) and `b` (vectors), and what is done with their sum.
+    """A contraction ready to be scheduled: loads `a` (scalars) and `b` (vectors), and what is done with their
+    sum.
 
     `epilogue` holds a SLOT expression where the finished sum goes.
     """
@@ -191,9 +204,11 @@ class ContractionNest:
     def text(self) -> str:
         every = (self.groups, self.m, self.k)
         groups, m, k = (" ".join(f"{a.name}:{a.size}" for a in axes) or "()" for axes in every)
-        return (f"{self.physical.nest.text()}\ncontraction groups {groups} m {m} k {k} panels "
-                f"{self.panels.panel.size}x{self.panels.lane.size} of {self.panels.columns}\n"
-                f"  a {self.a}\n  b {self.b}\n")
+        return (
+            f"{self.physical.nest.text()}\ncontraction groups {groups} m {m} k {k} panels "
+            f"{self.panels.panel.size}x{self.panels.lane.size} of {self.panels.columns}\n"
+            f"  a {self.a}\n  b {self.b}\n"
+        )
 
 
 ACCUMULATOR = "accumulator"
@@ -227,9 +242,13 @@ def build_contraction(kernel: PhysicalKernel, c: Contraction, width: int) -> Con
         address = b.attrs.address
         used = [x for x in dims if x in (panel, lane) or address.coefficient(x)]
         scale = address.coefficient(vector)
-        strides = [scale * width if x is panel else scale if x is lane else address.coefficient(x) for x in used]
+        strides = [
+            scale * width if x is panel else scale if x is lane else address.coefficient(x) for x in used
+        ]
         shape = tuple(x.size for x in used)
-        packed = PackedConstant(constant.literal, shape, tuple(strides), address.const, used.index(panel), vector.size)
+        packed = PackedConstant(
+            constant.literal, shape, tuple(strides), address.const, used.index(panel), vector.size
+        )
         arguments[b.attrs.argument] = packed
         b_access = Access(b.attrs.argument, address_of(map(index, used), row_major_strides(shape), 0))
     slot = expression("SLOT", (), total.dtype, ACCUMULATOR)
@@ -237,8 +256,17 @@ def build_contraction(kernel: PhysicalKernel, c: Contraction, width: int) -> Con
     epilogue = map_indices(body, change, lambda group: group)
     made = LoopNest((*groups, *c.m, panel, lane), change(kernel.nest.store), epilogue, kernel.nest.dtypes)
     m = tuple(sorted(c.m, key=lambda x: -abs(made.store.coefficient(x))))
-    return ContractionNest(PhysicalKernel(kernel.lowered, made, arguments), a.attrs, b_access, epilogue, groups, m, k,
-                           Panels(panel, lane, vector.size), isinstance(constant, PackedConstant))
+    return ContractionNest(
+        PhysicalKernel(kernel.origin, made, arguments),
+        a.attrs,
+        b_access,
+        epilogue,
+        groups,
+        m,
+        k,
+        Panels(panel, lane, vector.size),
+        isinstance(constant, PackedConstant),
+    )
 
 
 def _operands(body: Expr, vector: Axis) -> tuple[Expr, Expr, Expr]:
@@ -256,8 +284,16 @@ def merge_contraction(c: ContractionNest) -> ContractionNest:
     groups = [list(c.m), list(c.k)]
     while True:
         indices = [nest.store, c.a.address, c.b.address, *indices_of(c.epilogue)]
-        pair = next(((p, q) for group in groups for p in group for q in group
-                     if p is not q and mergeable(p, q, indices)), None)
+        pair = next(
+            (
+                (p, q)
+                for group in groups
+                for p in group
+                for q in group
+                if p is not q and mergeable(p, q, indices)
+            ),
+            None,
+        )
         if pair is None:
             return replace(c, m=tuple(groups[0]), k=tuple(groups[1]))
         outer, inner = pair
@@ -272,15 +308,22 @@ def merge_contraction(c: ContractionNest) -> ContractionNest:
         groups = [[joined if x is inner else x for x in group if x is not outer] for group in groups]
         epilogue = map_indices(c.epilogue, change, axes)
         nest = LoopNest(axes(nest.axes), change(nest.store), epilogue, nest.dtypes)
-        c = replace(c, physical=replace(c.physical, nest=nest), epilogue=epilogue,
-                    a=replace(c.a, address=change(c.a.address)), b=replace(c.b, address=change(c.b.address)))
+        c = replace(
+            c,
+            physical=replace(c.physical, nest=nest),
+            epilogue=epilogue,
+            a=replace(c.a, address=change(c.a.address)),
+            b=replace(c.b, address=change(c.b.address)),
+        )
 
 
-def rebase(kernel: PhysicalKernel, accesses: tuple[Access, ...] = ()) -> tuple[PhysicalKernel, tuple[Access, ...]]:
+def rebase(
+    kernel: PhysicalKernel, accesses: tuple[Access, ...] = ()
+) -> tuple[PhysicalKernel, tuple[Access, ...]]:
     """Move the smallest literal of each argument's addresses into the argument's pointer.
 
-    Equal kernels on different slices of a buffer become the same code. `accesses` are further ones, not in the body.
-    Arguments that are read under guards stay: their guarded reads fall back to element 0.
+    Equal kernels on different slices of a buffer become the same code. `accesses` are further ones, not in
+    the body. Arguments that are read under guards stay: their guarded reads fall back to element 0.
     """
     least: dict[int, int] = {0: kernel.nest.store.const}
     fixed: set[int] = set()

@@ -54,7 +54,9 @@ class KernelPrinter(Protocol):
 
     def map(self, name: str, nest: LoopNest, schedule: MapSchedule) -> str: ...
 
-    def halo(self, name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool) -> str: ...
+    def halo(
+        self, name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool
+    ) -> str: ...
 
 
 @dataclass
@@ -96,7 +98,8 @@ def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) ->
 
 @lru_cache(maxsize=1)
 def compiler_version() -> str:
-    """A digest of the compiler's own source: a changed compiler cannot meet a kernel that an older one made."""
+    """A digest of the compiler's own source: a changed compiler cannot meet a kernel that an older one
+    made."""
     digest = hashlib.sha256()
     package = Path(__file__).resolve().parent.parent
     for folder in ("kernels", "ir", "backends/cpu"):
@@ -141,16 +144,28 @@ def _contraction_step(physical: PhysicalKernel, roles: Contraction, printer: Ker
     description = f"{nest.text()}\n{schedule}"
     groups = prod(a.size for a in nest.groups)
     flops = 2 * groups * rows * roles.vector.size * prod(a.size for a in roles.k)
-    title, origin = _title(physical.lowered.origin, "contraction")
+    title, origin = _title(physical.origin, "contraction")
     bare = replace(nest, physical=_without_values(based))
-    source = _source(f"contract_{schedule.name}", description, lambda name: printer.contraction(name, bare, schedule))
-    return _Step(source, based.arguments, based.offsets, groups * schedule.row_blocks * schedule.column_blocks, title, origin,
-                 flops, _touched(based.arguments), lambda: description)
+    source = _source(
+        f"contract_{schedule.name}", description, lambda name: printer.contraction(name, bare, schedule)
+    )
+    return _Step(
+        source,
+        based.arguments,
+        based.offsets,
+        groups * schedule.row_blocks * schedule.column_blocks,
+        title,
+        origin,
+        flops,
+        _touched(based.arguments),
+        lambda: description,
+    )
 
 
 def _without_values(kernel: PhysicalKernel) -> PhysicalKernel:
-    """The kernel as printers need it: holding no graph and no weights, which outlive compilation otherwise."""
-    return PhysicalKernel(None, kernel.nest, [], kernel.offsets)
+    """The kernel as printers need it: holding no graph and no weights, which outlive compilation
+    otherwise."""
+    return PhysicalKernel(kernel.origin, kernel.nest, [], kernel.offsets)
 
 
 def sorted_for_constants(nest: LoopNest, vector: Axis | None) -> list[Axis]:
@@ -174,9 +189,18 @@ def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> _Step:
     schedule = schedule_map(nest, machine.lanes, machine.registers)
     description = f"{nest.text()}\n{schedule}"
     source = _source(f"map_{schedule.name}", description, lambda name: printer.map(name, nest, schedule))
-    title, origin = _title(physical.lowered.origin, physical.lowered.root.op.lower())
-    return _Step(source, based.arguments, based.offsets, schedule.chunks, title, origin, _map_flops(nest),
-                 _touched(physical.arguments), lambda: description)
+    title, origin = _title(physical.origin, "map")
+    return _Step(
+        source,
+        based.arguments,
+        based.offsets,
+        schedule.chunks,
+        title,
+        origin,
+        _map_flops(nest),
+        _touched(physical.arguments),
+        lambda: description,
+    )
 
 
 def _map_flops(nest: LoopNest) -> int:
@@ -224,7 +248,8 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
             if isinstance(a, Buffer) and a.storage.space == "arena":
                 span = lifetimes.setdefault(a.storage, [position, position])
                 span[1] = position
-    # vectors may be read past the last element of a buffer by less than one vector; the arena ends with room for that
+    # vectors may be read past the last element of a buffer by less than one vector; the arena ends with room
+    # for that
     if options.keep_values:
         lifetimes = {b: [0, len(steps)] for b in lifetimes}
     offsets, total = pack([(first, last, b.nbytes) for b, (first, last) in lifetimes.items()])
@@ -234,7 +259,8 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
     pending: list[tuple[Buffer, bool]] = []
     kept = [
         KeptValue(n, place[b.storage] + b.offset * b.itemsize, tuple(s * b.itemsize for s in b.strides))
-        for n, b in buffers.items() if options.keep_values and b.storage in place and n.op != "COPY"
+        for n, b in buffers.items()
+        if options.keep_values and b.storage in place and n.op != "COPY"
     ]
     launches = []
     for step in steps:
@@ -262,10 +288,16 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
         if waits:
             pending = []
         pending += used
-        launches.append(Launch(step.source, tuple(refs), step.chunks, waits, step.title, step.origin, step.flops,
-                               step.bytes))
+        launches.append(
+            Launch(
+                step.source, tuple(refs), step.chunks, waits, step.title, step.origin, step.flops, step.bytes
+            )
+        )
     # the stages must not hold the steps: those hold the weights
-    texts = [(f"; {i}: {s.title}\n; kernel {s.source.name}, {s.chunks} chunks", s.stage) for i, s in enumerate(steps)]
+    texts = [
+        (f"; {i}: {s.title}\n; kernel {s.source.name}, {s.chunks} chunks", s.stage)
+        for i, s in enumerate(steps)
+    ]
     sources = {s.source.key: s.source for s in steps}
     stages = {
         "kernels": lambda: "\n\n".join(f"{head}\n{stage()}" for head, stage in texts),
@@ -274,7 +306,12 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
     return Plan(
         [TensorSpec(name, n.shape, n.dtype) for name, n in graph.inputs.items()],
         [TensorSpec(name, n.shape, n.dtype) for name, n in graph.outputs.items()],
-        launches, arrays, total, stages, kept)
+        launches,
+        arrays,
+        total,
+        stages,
+        kept,
+    )
 
 
 def _conflict(a: Buffer, a_written: bool, b: Buffer, b_written: bool, place: dict[Buffer, int]) -> bool:

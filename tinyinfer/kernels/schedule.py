@@ -1,8 +1,10 @@
-"""Schedules: how a loop nest is cut into chunks, tiles and vectors. A schedule is data; this module picks one at once.
+"""Schedules: how a loop nest is cut into chunks, tiles and vectors. A schedule is data; this module picks one
+at once.
 
 The contraction schedule follows the register-tile model of docs/design.md: `rows × vectors` accumulators with
-`rows · vectors + vectors + 1` registers at most, remainders as tiles of their own, the panel of the packed operand
-outside and the rows inside, and blocks chosen so that what is read again stays in the second-level cache.
+`rows · vectors + vectors + 1` registers at most, remainders as tiles of their own, the panel of the packed
+operand outside and the rows inside, and blocks chosen so that what is read again stays in the second-level
+cache.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ CHUNK_COST = 300
 
 @dataclass(frozen=True)
 class MachineModel:
-    """What schedules need to know of a device: float32 lanes of a vector and the number of vector registers."""
+    """What schedules need to know of a device: float32 lanes of a vector and the number of vector
+    registers."""
 
     lanes: int
     registers: int
@@ -45,10 +48,11 @@ class MachineModel:
 
 @dataclass(frozen=True)
 class ContractionSchedule:
-    """Cut of a contraction. Rows: the last one or two m axes in tiles of `tile_y × tile_x`; columns: `vectors` wide.
+    """Cut of a contraction. Rows: the last one or two m axes in tiles of `tile_y × tile_x`; columns:
+    `vectors` wide.
 
-    `rows_outside`: the rows of a block are walked once and all its panels again for each tile of them, which keeps the
-    panels in the second-level cache and writes whole rows; otherwise each panel is walked once.
+    `rows_outside`: the rows of a block are walked once and all its panels again for each tile of them, which
+    keeps the panels in the second-level cache and writes whole rows; otherwise each panel is walked once.
     """
 
     lanes: int
@@ -63,11 +67,13 @@ class ContractionSchedule:
     @property
     def name(self) -> str:
         """The schedule as a kernel's name spells it."""
-        return f"{self.tile_y}x{self.tile_x}x{self.vectors}v{self.lanes}_k{self.unroll}{'r' if self.rows_outside else 'p'}"
+        order = "r" if self.rows_outside else "p"
+        return f"{self.tile_y}x{self.tile_x}x{self.vectors}v{self.lanes}_k{self.unroll}{order}"
 
 
 def pick_vectors(c: ContractionNest, machine: MachineModel) -> int:
-    """Vectors of a register tile for a contraction: the least time over all its tiles, remainders included."""
+    """Vectors of a register tile for a contraction: the least time over all its tiles, remainders
+    included."""
     needed = ceil(c.panels.columns / machine.lanes)
     k = prod(a.size for a in c.k)
     above = prod(a.size for a in c.m[:-2])
@@ -128,8 +134,9 @@ def schedule_contraction(c: ContractionNest, vectors: int, machine: MachineModel
     row_blocks, column_blocks = _blocks(max(1, ceil(wanted / groups)), rows, k, c, row_tiles, panels)
     panel_bytes = 4.0 * k * c.panels.lane.size
     rows_outside = panel_bytes * ceil(panels / column_blocks) <= L2_BYTES / 2
-    return ContractionSchedule(machine.lanes, vectors, tile_y, tile_x, _unroll(c), row_blocks, column_blocks,
-                               rows_outside)
+    return ContractionSchedule(
+        machine.lanes, vectors, tile_y, tile_x, _unroll(c), row_blocks, column_blocks, rows_outside
+    )
 
 
 def row_tile(c: ContractionNest, limit: int) -> tuple[int, int]:
@@ -155,8 +162,11 @@ def row_tile_count(c: ContractionNest, tile_y: int, tile_x: int) -> int:
     return total
 
 
-def _blocks(wanted: int, rows: int, k: int, c: ContractionNest, row_tiles: int, panels: int) -> tuple[int, int]:
-    """Row blocks × column blocks, at least `wanted` where possible, with the least traffic beyond the cache."""
+def _blocks(
+    wanted: int, rows: int, k: int, c: ContractionNest, row_tiles: int, panels: int
+) -> tuple[int, int]:
+    """Row blocks × column blocks, at least `wanted` where possible, with the least traffic beyond the
+    cache."""
     a_bytes = 4.0 * rows * _k_footprint(c)
     b_bytes = 4.0 * k * c.panels.columns
     compute = 2.0 * rows * k * c.panels.columns / FLOPS_PER_CYCLE
@@ -172,7 +182,11 @@ def _blocks(wanted: int, rows: int, k: int, c: ContractionNest, row_tiles: int, 
         traffic = b_bytes * row_blocks + a_bytes * column_blocks * again
         chunks = row_blocks * column_blocks
         idle = 1 + IDLE_AT_END / min(chunks, wanted)
-        cost = compute * uneven_rows * uneven_columns * idle + traffic / FAR_BYTES_PER_CYCLE + chunks * CHUNK_COST
+        cost = (
+            compute * uneven_rows * uneven_columns * idle
+            + traffic / FAR_BYTES_PER_CYCLE
+            + chunks * CHUNK_COST
+        )
         if cost < best_cost:
             best, best_cost = (row_blocks, column_blocks), cost
     return best

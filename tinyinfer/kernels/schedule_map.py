@@ -1,8 +1,9 @@
-"""Schedules of kernels that are no register-tiled contraction: elementwise, pooling, depthwise, reductions, softmax.
+"""Schedules of kernels that are no register-tiled contraction: elementwise, pooling, depthwise, reductions,
+softmax.
 
-A map kernel runs over its root axes. Reductions that do not depend on all of them are *row statistics*: the axes that
-they do depend on become rows, they are computed once per row, and the other axes (columns) follow inside. One axis is
-vectorised: the one along which most of the memory traffic is contiguous.
+A map kernel runs over its root axes. Reductions that do not depend on all of them are *row statistics*: the
+axes that they do depend on become rows, they are computed once per row, and the other axes (columns) follow
+inside. One axis is vectorised: the one along which most of the memory traffic is contiguous.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ STRAIGHT_WORK = 400
 class MapSchedule:
     """Cut of a map kernel.
 
-    `rows` and `columns` are the root axes in loop order, outer first. `vector` is the axis of lanes (None: scalar
-    stores), `vectors` how many vectors one step writes, `tile_axis`/`tile` the axis and number of neighbouring outputs
-    computed together, `parallel` how many leading loops chunks are taken from. `transposed`: a tile is as high as a
-    vector is wide, and loads that are contiguous along the tile are turned over in registers.
+    `rows` and `columns` are the root axes in loop order, outer first. `vector` is the axis of lanes (None:
+    scalar stores), `vectors` how many vectors one step writes, `tile_axis`/`tile` the axis and number of
+    neighbouring outputs computed together, `parallel` how many leading loops chunks are taken from.
+    `transposed`: a tile is as high as a vector is wide, and loads that are contiguous along the tile are
+    turned over in registers.
     """
 
     lanes: int
@@ -123,8 +125,8 @@ def _traffic(nest: LoopNest, free: dict[int, frozenset[Axis]]) -> list[_Traffic]
                 rows *= a.size
             visit(e.args[0], rows * reduce_steps(e), e)
             return
-        for a in e.args:
-            visit(a, times, inside)
+        for argument in e.args:
+            visit(argument, times, inside)
 
     visit(nest.body, float(root), None)
     return found
@@ -145,21 +147,20 @@ def horizontal_axis(e: Expr, free: dict[int, frozenset[Axis]]) -> Axis | None:
 
 
 def schedule_map(nest: LoopNest, lanes: int, registers: int) -> MapSchedule:
-    """The heuristic schedule of a map kernel whose axes are sorted by the stride of the store, largest first."""
+    """The heuristic schedule of a map kernel whose axes are sorted by the stride of the store, largest
+    first."""
     free = free_axes(nest.body)
     reduces = [e for e in walk_with_indices(nest.body) if e.op == "REDUCE"]
     full = frozenset(nest.axes)
     hoisted = [e for e in reduces if not full <= free[id(e)]]
     traffic = _traffic(nest, free)
     vector = _pick_vector(nest, free, reduces, traffic, lanes)
-    if vector is None:
-        rows, columns = nest.axes, ()
-    elif hoisted:
-        used = frozenset().union(*(free[id(e)] for e in hoisted))
+    rows: tuple[Axis, ...] = nest.axes
+    columns: tuple[Axis, ...] = ()
+    if vector is not None and hoisted:
+        used = {a for e in hoisted for a in free[id(e)]}
         rows = tuple(a for a in nest.axes if a in used)
         columns = tuple(a for a in nest.axes if a not in used)
-    else:
-        rows, columns = nest.axes, ()
     rows, columns = _vector_last(rows, vector), _vector_last(columns, vector)
     straight = [e for e in reduces if full <= free[id(e)] and is_straight(e)]
     weight = expression_weight(nest.body)
@@ -192,7 +193,9 @@ def schedule_map(nest: LoopNest, lanes: int, registers: int) -> MapSchedule:
     while parallel < limit and units < wanted:
         units *= loop_units(order[parallel], vector, vectors * lanes, tile_axis, tile)
         parallel += 1
-    return MapSchedule(lanes, rows, columns, vector, vectors, tile_axis, tile, parallel, min(wanted, units), transposed)
+    return MapSchedule(
+        lanes, rows, columns, vector, vectors, tile_axis, tile, parallel, min(wanted, units), transposed
+    )
 
 
 def loop_units(axis: Axis, vector: Axis | None, width: int, tile_axis: Axis | None, tile: int) -> int:
@@ -206,16 +209,24 @@ def loop_units(axis: Axis, vector: Axis | None, width: int, tile_axis: Axis | No
 
 def is_straight(e: Expr) -> bool:
     """Whether a reduction is short enough to be unrolled whole."""
-    return reduce_steps(e) <= STRAIGHT_STEPS and reduce_steps(e) * expression_weight(e.args[0]) <= STRAIGHT_WORK
+    return (
+        reduce_steps(e) <= STRAIGHT_STEPS and reduce_steps(e) * expression_weight(e.args[0]) <= STRAIGHT_WORK
+    )
 
 
 def _vector_last(axes: tuple[Axis, ...], vector: Axis | None) -> tuple[Axis, ...]:
     return (*(a for a in axes if a is not vector), vector) if vector in axes else axes  # type: ignore[arg-type]
 
 
-def _turned_axis(nest: LoopNest, free: dict[int, frozenset[Axis]], traffic: list[_Traffic], vector: Axis,
-                 group: tuple[Axis, ...]) -> Axis | None:
-    """The axis along which loads lie contiguous that are strided along the vectorised one, if there are such loads."""
+def _turned_axis(
+    nest: LoopNest,
+    free: dict[int, frozenset[Axis]],
+    traffic: list[_Traffic],
+    vector: Axis,
+    group: tuple[Axis, ...],
+) -> Axis | None:
+    """The axis along which loads lie contiguous that are strided along the vectorised one, if there are such
+    loads."""
     if nest.store.coefficient(vector) != 1:
         return None
     for t in traffic:
@@ -240,9 +251,11 @@ def _tile_last(rows: tuple[Axis, ...], last: Axis) -> tuple[Axis, ...]:
     return (*(a for a in rows if a is not last), last)
 
 
-def _pick_vector(nest: LoopNest, free: dict[int, frozenset[Axis]], reduces: list[Expr], traffic: list[_Traffic],
-                 lanes: int) -> Axis | None:
-    """The root axis whose vectorisation makes memory traffic cheapest; None: reductions go along their own axes."""
+def _pick_vector(
+    nest: LoopNest, free: dict[int, frozenset[Axis]], reduces: list[Expr], traffic: list[_Traffic], lanes: int
+) -> Axis | None:
+    """The root axis whose vectorisation makes memory traffic cheapest; None: reductions go along their own
+    axes."""
     total = 1.0
     for a in nest.axes:
         total *= a.size
@@ -275,8 +288,14 @@ def _pick_vector(nest: LoopNest, free: dict[int, frozenset[Axis]], reduces: list
     return min(candidates, key=cost)
 
 
-def _pick_tile(nest: LoopNest, free: dict[int, frozenset[Axis]], straight: list[Expr], vector: Axis, work: int,
-               registers: int) -> tuple[Axis | None, int]:
+def _pick_tile(
+    nest: LoopNest,
+    free: dict[int, frozenset[Axis]],
+    straight: list[Expr],
+    vector: Axis,
+    work: int,
+    registers: int,
+) -> tuple[Axis | None, int]:
     """The axis along which neighbouring outputs share loads, and how many of them to compute together."""
     best, best_score = None, 0
     for a in nest.axes:
@@ -287,9 +306,8 @@ def _pick_tile(nest: LoopNest, free: dict[int, frozenset[Axis]], straight: list[
             for load in walk(e.args[0]):
                 if load.op == "LOAD":
                     stride = stride_of(load, a, free)
-                    shared = stride == 0 or any(
-                        stride_of(load, r, free) not in (0, None) and stride is not None
-                        and stride % stride_of(load, r, free) == 0 for r in e.attrs[1])  # type: ignore[operator]
+                    steps = [s for r in e.attrs[1] if (s := stride_of(load, r, free))]
+                    shared = stride == 0 or (stride is not None and any(stride % s == 0 for s in steps))
                     score += 1 if shared else 0
         if score > best_score or (score == best_score and best is not None and score):
             best, best_score = a, score
@@ -300,8 +318,14 @@ def _pick_tile(nest: LoopNest, free: dict[int, frozenset[Axis]], straight: list[
     return best, ceil(best.size / count)
 
 
-def _cycles(nest: LoopNest, reduces: list[Expr], free: dict[int, frozenset[Axis]], traffic: list[_Traffic],
-            weight: int, lanes: int) -> float:
+def _cycles(
+    nest: LoopNest,
+    reduces: list[Expr],
+    free: dict[int, frozenset[Axis]],
+    traffic: list[_Traffic],
+    weight: int,
+    lanes: int,
+) -> float:
     """Rough time of the kernel on one core, in cycles."""
     total = 1.0
     for a in nest.axes:

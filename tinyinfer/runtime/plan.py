@@ -1,4 +1,5 @@
-"""The plan: what a device runs. Launches in order, every buffer at an offset of one arena, nothing decided later."""
+"""The plan: what a device runs. Launches in order, every buffer at an offset of one arena, nothing decided
+later."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ class BufferRef:
 class KernelSource:
     """One kernel to compile. Symbol `name`, C signature `void name(void **arguments, int64_t chunk)`.
 
-    `key` identifies the machine code together with the target: equal keys are equal kernels. `text` prints the
-    device's source (LLVM IR for the CPU) and is called only where no cached object is found.
+    `key` identifies the machine code together with the target: equal keys are equal kernels. `text` prints
+    the device's source (LLVM IR for the CPU) and is called only where no cached object is found.
     """
 
     key: str
@@ -39,8 +40,8 @@ class KernelSource:
 class Launch:
     """One kernel over `chunks` independent chunks, which any thread may run in any order.
 
-    `waits` says that it reads or overwrites what an earlier launch since the last waiting one touches, so that all
-    of those must be complete before its first chunk.
+    `waits` says that it reads or overwrites what an earlier launch since the last waiting one touches, so
+    that all of those must be complete before its first chunk.
     """
 
     kernel: KernelSource
@@ -64,7 +65,8 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class KeptValue:
-    """Where a value of the graph lies in the arena after a run: byte offset and byte strides of `node.shape`."""
+    """Where a value of the graph lies in the arena after a run: byte offset and byte strides of `node.shape`.
+    """
 
     node: Node
     offset: int

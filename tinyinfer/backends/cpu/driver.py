@@ -18,8 +18,8 @@ nanoseconds before the first launch and one after each, `tinyinfer_worker(contex
 the inputs' and then the outputs' array objects, whose data pointer lies `DATA` bytes into them (0: `io` holds
 the data pointers themselves); patches copy the pointers into the argument tables.
 
-Subnormal numbers count as zero while a plan runs, and the caller's floating-point mode is restored after: they are
-below every tolerance, and the processor takes a hundred times longer for one of them.
+Subnormal numbers count as zero while a plan runs, and the caller's floating-point mode is restored after:
+they are below every tolerance, and the processor takes a hundred times longer for one of them.
 """
 
 from __future__ import annotations

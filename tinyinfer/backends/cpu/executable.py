@@ -198,7 +198,8 @@ class CpuExecutable:
             dtype = numpy_dtype(value.node.dtype)
             whole = arena.view(0, (arena.size // dtype.itemsize,), dtype)
             start = whole[value.offset // dtype.itemsize :]
-            result.append((value.node, np.lib.stride_tricks.as_strided(start, value.node.shape, value.strides)))
+            result.append((value.node, np.lib.stride_tricks.as_strided(start, value.node.shape,
+            value.strides)))
         return result
 
     def stages(self) -> dict[str, str]:

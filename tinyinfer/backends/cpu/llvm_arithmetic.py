@@ -13,19 +13,33 @@ from tinyinfer.kernels.expression import Expr
 FLOAT_BINARY = {"ADD": "fadd", "SUB": "fsub", "MUL": "fmul", "DIV": "fdiv"}
 INTEGER_BINARY = {"ADD": "add", "SUB": "sub", "MUL": "mul", "AND": "and", "OR": "or", "XOR": "xor"}
 FLOAT_COMPARE = {"CMPLT": "olt", "CMPLE": "ole", "CMPEQ": "oeq", "CMPNE": "une"}
-INTEGER_COMPARE = {"CMPLT": ("slt", "ult"), "CMPLE": ("sle", "ule"), "CMPEQ": ("eq", "eq"), "CMPNE": ("ne", "ne")}
-FLOAT_UNARY = {"SQRT": "sqrt", "FLOOR": "floor", "CEIL": "ceil", "ROUND": "roundeven", "TRUNC": "trunc",
-               "ABS": "fabs"}
+INTEGER_COMPARE = {
+    "CMPLT": ("slt", "ult"),
+    "CMPLE": ("sle", "ule"),
+    "CMPEQ": ("eq", "eq"),
+    "CMPNE": ("ne", "ne"),
+}
+FLOAT_UNARY = {
+    "SQRT": "sqrt",
+    "FLOOR": "floor",
+    "CEIL": "ceil",
+    "ROUND": "roundeven",
+    "TRUNC": "trunc",
+    "ABS": "fabs",
+}
 
 
 def suffix(writer: Writer, dtype: str, vector: bool) -> str:
     """The type suffix of an overloaded intrinsic."""
-    scalar = {"float": "f32", "double": "f64", "half": "f16", "bfloat": "bf16"}.get(LLVM_TYPES[dtype], LLVM_TYPES[dtype])
+    scalar = {"float": "f32", "double": "f64", "half": "f16", "bfloat": "bf16"}.get(
+        LLVM_TYPES[dtype], LLVM_TYPES[dtype]
+    )
     return f"v{writer.lanes}{scalar}" if vector else scalar
 
 
 def arithmetic(writer: Writer, e: Expr, args: list[Value]) -> Value:
-    """Write the elementwise expression `e` of finished arguments. Scalars stay scalar if all arguments are."""
+    """Write the elementwise expression `e` of finished arguments. Scalars stay scalar if all arguments
+    are."""
     vector = any(a.vector for a in args)
     if vector:
         args = [writer.splat(a) for a in args]
@@ -83,14 +97,17 @@ def _float(w: Writer, op: str, e: Expr, args: list[Value], typed: list[str], kin
 
 
 def _extreme(w: Writer, op: str, e: Expr, args: list[Value], kind: str, tail: str) -> str:
-    """MAX or MIN that keep NaN: one compare-and-select if one side is a number, as x86's max then does it alone."""
+    """MAX or MIN that keep NaN: one compare-and-select if one side is a number, as x86's max then does it
+    alone."""
     for constant, other in ((0, 1), (1, 0)):
         source = e.args[constant]
         if source.op == "CONST" and not math.isnan(source.attrs):
             compare = "ogt" if op == "MAX" else "olt"
             chosen = w.emit(f"fcmp {compare} {kind} {args[constant].text}, {args[other].text}")
             boolean = w.type("bool", args[0].vector)
-            return w.emit(f"select {boolean} {chosen}, {kind} {args[constant].text}, {kind} {args[other].text}")
+            return w.emit(
+                f"select {boolean} {chosen}, {kind} {args[constant].text}, {kind} {args[other].text}"
+            )
     name = "llvm.maximum" if op == "MAX" else "llvm.minimum"
     return w.call(f"{name}.{tail}", kind, f"{kind} {args[0].text}", f"{kind} {args[1].text}")
 
@@ -179,7 +196,9 @@ def _cast(w: Writer, value: Value, target: str) -> str:
         if bits[source] == bits[target]:
             middle = Value(_cast(w, value, "float32"), "float32", value.vector)
             return _cast(w, middle, target)
-        return w.emit(f"{'fpext' if bits[target] > bits[source] else 'fptrunc'} {kind} {value.text} to {goal}")
+        return w.emit(
+            f"{'fpext' if bits[target] > bits[source] else 'fptrunc'} {kind} {value.text} to {goal}"
+        )
     if is_float(source):
         name = "llvm.fptosi.sat" if is_signed(target) else "llvm.fptoui.sat"
         tails = f"{suffix(w, target, value.vector)}.{suffix(w, source, value.vector)}"
@@ -187,8 +206,17 @@ def _cast(w: Writer, value: Value, target: str) -> str:
     if is_float(target):
         signed = is_signed(source)
         return w.emit(f"{'sitofp' if signed else 'uitofp'} {kind} {value.text} to {goal}")
-    wide = {"bool": 1, "int8": 8, "uint8": 8, "int16": 16, "uint16": 16, "int32": 32, "uint32": 32, "int64": 64,
-            "uint64": 64}
+    wide = {
+        "bool": 1,
+        "int8": 8,
+        "uint8": 8,
+        "int16": 16,
+        "uint16": 16,
+        "int32": 32,
+        "uint32": 32,
+        "int64": 64,
+        "uint64": 64,
+    }
     if wide[source] == wide[target]:
         return value.text
     if wide[source] > wide[target]:

@@ -1,8 +1,9 @@
-"""A scheduled contraction as LLVM text: register tiles, and the loops over tiles, panels and blocks around them.
+"""A scheduled contraction as LLVM text: register tiles, and the loops over tiles, panels and blocks around
+them.
 
-Each combination of full or remainder rows and full or remainder columns is a function of its own with literal bounds;
-the kernel decodes its chunk and calls them. Inside a tile the accumulators start in stack slots, which LLVM's first
-pass turns into registers.
+Each combination of full or remainder rows and full or remainder columns is a function of its own with literal
+bounds; the kernel decodes its chunk and calls them. Inside a tile the accumulators start in stack slots,
+which LLVM's first pass turns into registers.
 """
 
 from __future__ import annotations
@@ -106,9 +107,11 @@ class ContractionPrinter:
             p = p.moved(self.x, row[1])
         return p
 
-    def _k_loops(self, w: Writer, ev: Evaluator, p: Position, v: _Variant, rows: list, slots: dict,
-                 axes: list[Axis]) -> None:
-        """Loops over the k axes, outer to inner; small inner axes are unrolled whole, the innermost loop by `unroll`."""
+    def _k_loops(
+        self, w: Writer, ev: Evaluator, p: Position, v: _Variant, rows: list, slots: dict, axes: list[Axis]
+    ) -> None:
+        """Loops over the k axes, outer to inner; small inner axes are unrolled whole, the innermost loop by
+        `unroll`."""
         inside = 1
         for a in axes:
             inside *= a.size
@@ -129,9 +132,19 @@ class ContractionPrinter:
             with ev.scope():
                 self._steps(w, ev, p.at(head, (None, main)), v, rows, slots, rest, (head, head.size - main))
 
-    def _steps(self, w: Writer, ev: Evaluator, p: Position, v: _Variant, rows: list, slots: dict, axes: list[Axis],
-               unrolled: tuple[Axis, int] | None = None) -> None:
-        """Straight-line multiply-adds over all combinations of `axes`, and of `unrolled` steps of its axis."""
+    def _steps(
+        self,
+        w: Writer,
+        ev: Evaluator,
+        p: Position,
+        v: _Variant,
+        rows: list,
+        slots: dict,
+        axes: list[Axis],
+        unrolled: tuple[Axis, int] | None = None,
+    ) -> None:
+        """Straight-line multiply-adds over all combinations of `axes`, and of `unrolled` steps of its
+        axis."""
         kind = f"<{w.lanes} x float>"
         positions = [p]
         if unrolled is not None:
@@ -149,15 +162,20 @@ class ContractionPrinter:
                     ev.hide_pointer(self.nest.a, q)
                 columns = []
                 for j in range(v.vectors):
-                    mask = tail_mask(w.lanes, v.tail) if not self.nest.packed and v.tail and j == v.vectors - 1 else None
+                    mask = (
+                        tail_mask(w.lanes, v.tail)
+                        if not self.nest.packed and v.tail and j == v.vectors - 1
+                        else None
+                    )
                     at = q.at(lane, (None, j * w.lanes)).lanes_along(lane, mask)
                     columns.append(ev.load(self.nest.b, "float32", at).text)
                 for r, row in enumerate(rows):
                     scalar = ev.load(self.nest.a, "float32", self._row(q, row))
                     spread = w.splat(scalar).text
                     for j in range(v.vectors):
-                        sums[r, j] = w.emit(f"call {kind} @{name}({kind} {spread}, {kind} {columns[j]}, "
-                                            f"{kind} {sums[r, j]})")
+                        sums[r, j] = w.emit(
+                            f"call {kind} @{name}({kind} {spread}, {kind} {columns[j]}, {kind} {sums[r, j]})"
+                        )
         for key, slot in slots.items():
             w.do(f"store {kind} {sums[key]}, ptr {slot}, align 64")
 
@@ -171,14 +189,16 @@ class ContractionPrinter:
         step = abs(self.nest.a.address.coefficient(self.x))
         inner = [*axes, *([unrolled[0]] if unrolled is not None else [])]
         moves = [abs(self.nest.a.address.coefficient(a)) for a in inner]
-        return step > 0 and any(m and m % step == 0 and m // step < self.schedule.tile_x
-                                or m and step % m == 0 for m in moves)
+        return step > 0 and any(
+            m and m % step == 0 and m // step < self.schedule.tile_x or m and step % m == 0 for m in moves
+        )
 
     def _epilogue(self, w: Writer, ev: Evaluator, p: Position, v: _Variant, rows: list, slots: dict) -> None:
         kind = f"<{w.lanes} x float>"
         lane = self.nest.panels.lane
         slot_expression: Expr | None = next(
-            (e for e in walk(self.epilogue) if e.op == "SLOT" and e.attrs == ACCUMULATOR), None)
+            (e for e in walk(self.epilogue) if e.op == "SLOT" and e.attrs == ACCUMULATOR), None
+        )
         for j in range(v.vectors):
             mask = tail_mask(w.lanes, v.tail) if v.tail and j == v.vectors - 1 else None
             for r, row in enumerate(rows):
@@ -227,11 +247,23 @@ class ContractionPrinter:
             self._dispatch(w, pointers, values, tile_y, tile_x, tiles_y, tiles_x, panel, panels)
         return w.function(f"define void @{self.name}(ptr %arguments, i64 %chunk) #0")
 
-    def _dispatch(self, w: Writer, pointers: list[str], values: dict[Axis, str], tile_y: str, tile_x: str,
-                  tiles_y: int, tiles_x: int, panel: str, panels: int) -> None:
+    def _dispatch(
+        self,
+        w: Writer,
+        pointers: list[str],
+        values: dict[Axis, str],
+        tile_y: str,
+        tile_x: str,
+        tiles_y: int,
+        tiles_x: int,
+        panel: str,
+        panels: int,
+    ) -> None:
         """Call the tile function for this place: remainder rows and columns have their own."""
         s = self.schedule
-        arguments = ", ".join([*(f"ptr {q}" for q in pointers), *(f"i64 {values[a]}" for a in self.parameters)])
+        arguments = ", ".join(
+            [*(f"ptr {q}" for q in pointers), *(f"i64 {values[a]}" for a in self.parameters)]
+        )
         rest_y = self.y.size % s.tile_y if self.y is not None else 0
         rest_x = self.x.size % s.tile_x if self.x is not None else 0
         columns = self._column_variants()
@@ -256,16 +288,21 @@ class ContractionPrinter:
             w.label(f"full{tag}{depth}")
             choose(following, [*picked, full], depth + "f")
 
-        choose([
-            (tile_y, str(tiles_y - 1), s.tile_y, rest_y or None),
-            (tile_x, str(tiles_x - 1), s.tile_x, rest_x or None),
-            (panel, str(panels - 1), columns[0], columns[1] if len(columns) > 1 else None),
-        ], [], "")
+        choose(
+            [
+                (tile_y, str(tiles_y - 1), s.tile_y, rest_y or None),
+                (tile_x, str(tiles_x - 1), s.tile_x, rest_x or None),
+                (panel, str(panels - 1), columns[0], columns[1] if len(columns) > 1 else None),
+            ],
+            [],
+            "",
+        )
         w.label(f"called{tag}")
 
 
 def _with_slot(ev: Evaluator, root: Expr, slot: Expr, value: Value, p: Position) -> Value:
-    """The epilogue of one accumulator: what depends on it is written anew, loads are shared between accumulators."""
+    """The epilogue of one accumulator: what depends on it is written anew, loads are shared between
+    accumulators."""
     dependent: set[int] = {id(slot)}
     for e in walk(root):
         if any(id(a) in dependent for a in e.args):
@@ -277,8 +314,9 @@ def _with_slot(ev: Evaluator, root: Expr, slot: Expr, value: Value, p: Position)
     for e in walk(root):
         if id(e) not in local:
             if id(e) in dependent:
-                local[id(e)] = arithmetic(ev.w, e, [local[id(a)] if id(a) in local else ev.value(a, p)
-                                                    for a in e.args])
+                local[id(e)] = arithmetic(
+                    ev.w, e, [local[id(a)] if id(a) in local else ev.value(a, p) for a in e.args]
+                )
     return local[id(root)] if id(root) in local else ev.value(root, p)
 
 

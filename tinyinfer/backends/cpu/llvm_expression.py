@@ -1,8 +1,9 @@
 """Expressions of a loop nest as LLVM text at one position of the axes, for one lane or for a vector of lanes.
 
-A position gives every axis a register plus a literal offset. Addresses split the same way, so that unrolled copies of
-an expression share one base pointer and differ in literal offsets, and a value table keyed by (expression, position)
-finds every load and every intermediate that two copies share (overlapping windows of neighbouring outputs).
+A position gives every axis a register plus a literal offset. Addresses split the same way, so that unrolled
+copies of an expression share one base pointer and differ in literal offsets, and a value table keyed by
+(expression, position) finds every load and every intermediate that two copies share (overlapping windows of
+neighbouring outputs).
 """
 
 from __future__ import annotations
@@ -30,21 +31,22 @@ Place = tuple[str | None, int]
 
 @dataclass
 class Position:
-    """Where an expression is evaluated. `lane` is the axis that lanes run along from its place on (None: scalar)."""
+    """Where an expression is evaluated. `lane` is the axis that lanes run along from its place on (None:
+    scalar)."""
 
     places: dict[Axis, Place]
     lane: Axis | None = None
     mask: str | None = None
 
-    def moved(self, axis: Axis, offset: int) -> "Position":
+    def moved(self, axis: Axis, offset: int) -> Position:
         """The same position with `offset` more along one axis."""
         base, old = self.places[axis]
         return Position({**self.places, axis: (base, old + offset)}, self.lane, self.mask)
 
-    def at(self, axis: Axis, place: Place) -> "Position":
+    def at(self, axis: Axis, place: Place) -> Position:
         return Position({**self.places, axis: place}, self.lane, self.mask)
 
-    def lanes_along(self, lane: Axis | None, mask: str | None = None) -> "Position":
+    def lanes_along(self, lane: Axis | None, mask: str | None = None) -> Position:
         return Position(self.places, lane, mask)
 
 
@@ -127,7 +129,8 @@ class Evaluator:
 
     def split(self, value: Index, p: Position, skip: Atom | None = None) -> tuple[str | None, int]:
         """A lane-invariant index as (register or None, literal); the term of `skip` is left out."""
-        offset, terms = value.const, {}
+        offset = value.const
+        terms: dict[str, int] = {}
         for atom, c in value.terms:
             if atom == skip:
                 c_lane = p.places[atom] if atom in p.places else (None, 0)  # type: ignore[index]
@@ -163,7 +166,8 @@ class Evaluator:
         return self._divide(inner, atom, "i64", str(atom.divisor)), 0
 
     def _divide(self, inner: str, atom: FloorDiv | Mod, kind: str, divisor: str) -> str:
-        """Floor division or remainder by a positive literal; values known to be non-negative use unsigned forms."""
+        """Floor division or remainder by a positive literal; values known to be non-negative use unsigned
+        forms."""
         w = self.w
         if atom.inner.lo >= 0:
             return w.emit(f"{'udiv' if isinstance(atom, FloorDiv) else 'urem'} {kind} {inner}, {divisor}")
@@ -171,8 +175,9 @@ class Evaluator:
         zero = "zeroinitializer" if kind.startswith("<") else "0"
         boolean = f"<{w.lanes} x i1>" if kind.startswith("<") else "i1"
         negative = w.emit(f"icmp slt {kind} {rest}, {zero}")
-        fixed = w.emit(f"select {boolean} {negative}, {kind} "
-                       f"{w.emit(f'add {kind} {rest}, {divisor}')}, {kind} {rest}")
+        fixed = w.emit(
+            f"select {boolean} {negative}, {kind} {w.emit(f'add {kind} {rest}, {divisor}')}, {kind} {rest}"
+        )
         if isinstance(atom, Mod):
             return fixed
         return w.emit(f"sdiv {kind} {w.emit(f'sub {kind} {inner}, {fixed}')}, {divisor}")
@@ -213,7 +218,9 @@ class Evaluator:
                 part = self._widen(w.splat(self.value(atom.payload, p))).text
             else:
                 assert isinstance(atom, (FloorDiv, Mod))
-                part = self._divide(self._lane_index(atom.inner, p), atom, kind, f"splat (i64 {atom.divisor})")
+                part = self._divide(
+                    self._lane_index(atom.inner, p), atom, kind, f"splat (i64 {atom.divisor})"
+                )
             plus(part if c == 1 else w.emit(f"mul {kind} {part}, splat (i64 {c})"))
         base, offset = self.split(Index(tuple(uniform.items()), value.const), Position(p.places, None, None))
         if base is not None:
@@ -299,8 +306,11 @@ class Evaluator:
         raw = w.emit(f"load {kind}, ptr {self.pointer(access.argument, safe, 0)}, align {align}")
         value = self._finish(raw, dtype, False)
         scalar = w.type(dtype, False)
-        return Value(w.emit(f"select i1 {holds}, {scalar} {value.text}, {scalar} {literal(access.fill, dtype)}"),
-                     dtype, False)
+        return Value(
+            w.emit(f"select i1 {holds}, {scalar} {value.text}, {scalar} {literal(access.fill, dtype)}"),
+            dtype,
+            False,
+        )
 
     def _mask(self, p: Position, holds: str | None, by_lane: bool) -> str | None:
         w, mask = self.w, p.mask
@@ -314,7 +324,9 @@ class Evaluator:
         fill = str(int(bool(access.fill))) if dtype == "bool" else literal(access.fill, dtype)
         return f"<{self.w.lanes} x {kind}> splat ({kind} {fill})"
 
-    def _load_contiguous(self, access: Access, dtype: str, p: Position, holds: str | None, by_lane: bool) -> Value:
+    def _load_contiguous(
+        self, access: Access, dtype: str, p: Position, holds: str | None, by_lane: bool
+    ) -> Value:
         base, offset = self.split(access.address, p)
         mask = self._mask(p, holds, by_lane)
         key = ("vector", access.argument, base, offset, mask, repr(access.fill))
@@ -323,7 +335,9 @@ class Evaluator:
             found = self.tables[-1][key] = self._load_vector(access, dtype, base, offset, mask)
         return found
 
-    def _load_vector(self, access: Access, dtype: str, base: str | None, offset: int, mask: str | None) -> Value:
+    def _load_vector(
+        self, access: Access, dtype: str, base: str | None, offset: int, mask: str | None
+    ) -> Value:
         w, kind, align = self.w, memory_type(dtype), ITEM_BYTES[dtype]
         vector = f"<{w.lanes} x {kind}>"
         pointer = self.pointer(access.argument, base, offset)
@@ -331,21 +345,32 @@ class Evaluator:
             return self._finish(w.emit(f"load {vector}, ptr {pointer}, align {align}"), dtype, True)
         name = f"llvm.masked.load.{_memory_suffix(w, dtype)}.p0"
         w.declarations.add(f"declare {vector} @{name}(ptr, i32, <{w.lanes} x i1>, {vector})")
-        raw = w.emit(f"call {vector} @{name}(ptr {pointer}, i32 {align}, <{w.lanes} x i1> {mask}, "
-                     f"{self._passthrough(dtype, access)})")
+        raw = w.emit(
+            f"call {vector} @{name}(ptr {pointer}, i32 {align}, <{w.lanes} x i1> {mask}, "
+            f"{self._passthrough(dtype, access)})"
+        )
         return self._finish(raw, dtype, True)
 
-    def _load_gather(self, access: Access, dtype: str, p: Position, holds: str | None, by_lane: bool) -> Value:
+    def _load_gather(
+        self, access: Access, dtype: str, p: Position, holds: str | None, by_lane: bool
+    ) -> Value:
         w, kind, align = self.w, memory_type(dtype), ITEM_BYTES[dtype]
         vector = f"<{w.lanes} x {kind}>"
-        places = self._lane_index(access.address, p) if self.depends_on_lane(access.address, p) else \
-            self._splat64(self.index_value(access.address, p).text)
-        pointers = w.emit(f"getelementptr {kind}, ptr {self.pointers[access.argument]}, <{w.lanes} x i64> {places}")
+        places = (
+            self._lane_index(access.address, p)
+            if self.depends_on_lane(access.address, p)
+            else self._splat64(self.index_value(access.address, p).text)
+        )
+        pointers = w.emit(
+            f"getelementptr {kind}, ptr {self.pointers[access.argument]}, <{w.lanes} x i64> {places}"
+        )
         mask = self._mask(p, holds, by_lane) or "splat (i1 true)"
         name = f"llvm.masked.gather.{_memory_suffix(w, dtype)}.v{w.lanes}p0"
         w.declarations.add(f"declare {vector} @{name}(<{w.lanes} x ptr>, i32, <{w.lanes} x i1>, {vector})")
-        raw = w.emit(f"call {vector} @{name}(<{w.lanes} x ptr> {pointers}, i32 {align}, <{w.lanes} x i1> {mask}, "
-                     f"{self._passthrough(dtype, access)})")
+        raw = w.emit(
+            f"call {vector} @{name}(<{w.lanes} x ptr> {pointers}, i32 {align}, <{w.lanes} x i1> {mask}, "
+            f"{self._passthrough(dtype, access)})"
+        )
         return self._finish(raw, dtype, True)
 
     def store(self, argument: int, address: Index, value: Value, p: Position) -> None:
@@ -376,8 +401,10 @@ class Evaluator:
         pointers = w.emit(f"getelementptr {kind}, ptr {self.pointers[argument]}, <{w.lanes} x i64> {places}")
         name = f"llvm.masked.scatter.{_memory_suffix(w, dtype)}.v{w.lanes}p0"
         w.declarations.add(f"declare void @{name}({vector}, <{w.lanes} x ptr>, i32, <{w.lanes} x i1>)")
-        w.do(f"call void @{name}({vector} {text}, <{w.lanes} x ptr> {pointers}, i32 {align}, "
-             f"<{w.lanes} x i1> {p.mask or 'splat (i1 true)'})")
+        w.do(
+            f"call void @{name}({vector} {text}, <{w.lanes} x ptr> {pointers}, i32 {align}, "
+            f"<{w.lanes} x i1> {p.mask or 'splat (i1 true)'})"
+        )
 
 
 def _memory_suffix(w: Writer, dtype: str) -> str:

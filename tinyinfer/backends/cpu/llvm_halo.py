@@ -9,14 +9,17 @@ from tinyinfer.backends.cpu.llvm_writer import ITEM_BYTES, Writer, literal, memo
 
 @dataclass(frozen=True)
 class HaloRegion:
-    """Runs of `length` contiguous elements at `start` + Σ counter · stride over the `loops` (count, stride)."""
+    """Runs of `length` contiguous elements at `start` + Σ counter · stride over the `loops` (count,
+    stride)."""
 
     start: int
     loops: tuple[tuple[int, int], ...]
     length: int
 
 
-def print_halo(name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool, lanes: int) -> str:
+def print_halo(
+    name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool, lanes: int
+) -> str:
     """LLVM text of `name`: argument 0 is the buffer, one chunk writes everything."""
     w = Writer(lanes)
     kind, size = memory_type(dtype), ITEM_BYTES[dtype]

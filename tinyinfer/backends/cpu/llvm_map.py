@@ -1,7 +1,8 @@
-"""A scheduled map kernel as LLVM text: loops over rows and columns, row statistics, unrolled tiles, reductions.
+"""A scheduled map kernel as LLVM text: loops over rows and columns, row statistics, unrolled tiles,
+reductions.
 
-See kernels.schedule_map for what rows, columns and tiles are. Loops whose axis is cut into vectors or tiles are
-written as a main loop and a remainder, so that inner code never branches.
+See kernels.schedule_map for what rows, columns and tiles are. Loops whose axis is cut into vectors or tiles
+are written as a main loop and a remainder, so that inner code never branches.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from tinyinfer.ir.ops import reduce_identity
 from tinyinfer.kernels.expression import Expr, expression
 from tinyinfer.kernels.lower import walk_with_indices
 from tinyinfer.kernels.nest import Access, LoopNest, map_indices, rebuild
-from tinyinfer.kernels.schedule_map import MapSchedule, expression_weight, horizontal_axis, is_straight, loop_units, stride_of
+from tinyinfer.kernels.schedule_map import (
+    MapSchedule,
+    expression_weight,
+    horizontal_axis,
+    is_straight,
+    loop_units,
+    stride_of,
+)
 from tinyinfer.kernels.transcendental import expand_all
 
 DEAR = 10
@@ -28,20 +36,21 @@ REDUCE_VECTORS = 4
 
 
 class MapPrinter:
-    """Prints one map kernel. `name` is the exported symbol, with the C signature of runtime.plan.KernelSource."""
+    """Prints one map kernel. `name` is the exported symbol, with the C signature of
+    runtime.plan.KernelSource."""
 
     def __init__(self, name: str, nest: LoopNest, schedule: MapSchedule):
         self.name, self.schedule = name, schedule
-        self.nest, self.kept = keep_in_result(LoopNest(nest.axes, nest.store, expand_all(nest.body), nest.dtypes),
-                                              schedule)
+        self.nest, self.kept = keep_in_result(
+            LoopNest(nest.axes, nest.store, expand_all(nest.body), nest.dtypes), schedule
+        )
         self.count = len(nest.dtypes)
 
     def text(self) -> str:
         """The whole module."""
-        body = self._body()
+        self._body()
         pointers = ", ".join(f"ptr noalias %p{i}" for i in range(self.count))
         inner = self.w.function(f"define internal void @body({pointers}, i64 %first, i64 %last) #0")
-        del body
         w, s = Writer(self.schedule.lanes), self.schedule
         loaded = []
         for i in range(self.count):
@@ -58,7 +67,7 @@ class MapPrinter:
 
     def parallel_units(self) -> int:
         total = 1
-        for a in (*self.schedule.rows, *self.schedule.columns)[:self.schedule.parallel]:
+        for a in (*self.schedule.rows, *self.schedule.columns)[: self.schedule.parallel]:
             total *= self.units(a)
         return total
 
@@ -71,16 +80,19 @@ class MapPrinter:
         self.reduces = [e for e in walk_with_indices(self.nest.body) if e.op == "REDUCE"]
         full = frozenset(self.nest.axes)
         self.statistics = [e for e in self.reduces if not full <= ev.free[id(e)]] if s.columns else []
-        self.looped = [e for e in self.reduces if e not in self.statistics and
-                       (s.vector is None or not is_straight(e))]
-        parallel = list((*s.rows, *s.columns)[:s.parallel])
+        self.looped = [
+            e for e in self.reduces if e not in self.statistics and (s.vector is None or not is_straight(e))
+        ]
+        parallel = list((*s.rows, *s.columns)[: s.parallel])
         serial_rows = [a for a in s.rows if a not in parallel]
         with w.loop("%first", "%last") as flat, ev.scope():
             self._decode(flat, parallel, serial_rows)
 
     def _decode(self, flat: str, parallel: list[Axis], serial: list[Axis]) -> None:
-        """Positions of the parallel axes from the flat counter; axes that are cut branch to their remainder."""
-        w, places, rest = self.w, {}, flat
+        """Positions of the parallel axes from the flat counter; axes that are cut branch to their
+        remainder."""
+        w, rest = self.w, flat
+        places: dict[Axis, Place] = {}
         cut: list[tuple[Axis, str]] = []
         for a in reversed(parallel):
             rest, unit = _divide(w, rest, self.units(a)) if a is not parallel[0] else ("", rest)
@@ -89,7 +101,9 @@ class MapPrinter:
                 cut.append((a, unit))
         self._enter_cut(Position(places), cut, {}, serial)
 
-    def _enter_cut(self, p: Position, cut: list[tuple[Axis, str]], sizes: dict[Axis, int], serial: list[Axis]) -> None:
+    def _enter_cut(
+        self, p: Position, cut: list[tuple[Axis, str]], sizes: dict[Axis, int], serial: list[Axis]
+    ) -> None:
         if not cut:
             self._row_loops(p, serial, sizes)
             return
@@ -116,8 +130,13 @@ class MapPrinter:
         s = self.schedule
         return s.vectors * s.lanes if axis is s.vector else s.tile
 
-    def _loops(self, p: Position, axes: list[Axis], sizes: dict[Axis, int],
-               inside: Callable[[Position, dict[Axis, int]], None]) -> None:
+    def _loops(
+        self,
+        p: Position,
+        axes: list[Axis],
+        sizes: dict[Axis, int],
+        inside: Callable[[Position, dict[Axis, int]], None],
+    ) -> None:
         """Loops over `axes`, outer to inner, around `inside`; cut axes get a main loop and a remainder."""
         if not axes:
             inside(p, sizes)
@@ -159,10 +178,14 @@ class MapPrinter:
         self._loops(p, list(s.columns), sizes, self._write)
 
     def _positions(self, p: Position, sizes: dict[Axis, int]) -> list[Position]:
-        """The positions that one step computes together: tile × vectors, the last vector masked in a remainder."""
+        """The positions that one step computes together: tile × vectors, the last vector masked in a
+        remainder."""
         s = self.schedule
-        tiles = [p.moved(s.tile_axis, t) if t else p for t in range(sizes.get(s.tile_axis, 1))] \
-            if s.tile_axis is not None else [p]
+        tiles = (
+            [p.moved(s.tile_axis, t) if t else p for t in range(sizes.get(s.tile_axis, 1))]
+            if s.tile_axis is not None
+            else [p]
+        )
         if s.vector is None:
             return tiles
         columns = sizes[s.vector]
@@ -175,17 +198,26 @@ class MapPrinter:
         return result
 
     def _turn_loads(self, p: Position, sizes: dict[Axis, int], positions: list[Position]) -> None:
-        """Load a block along the tile's axis and turn it over in registers: one vector of lanes for each position."""
+        """Load a block along the tile's axis and turn it over in registers: one vector of lanes for each
+        position."""
         s, ev = self.schedule, self.ev
         assert s.vector is not None and s.tile_axis is not None
         columns, rows = min(sizes[s.vector], s.lanes), sizes[s.tile_axis]
         mask = tail_mask(s.lanes, rows) if rows < s.lanes else None
         for e in walk_with_indices(self.nest.body):
-            if e.op != "LOAD" or e.attrs.guards or stride_of(e, s.tile_axis, ev.free) != 1 \
-                    or stride_of(e, s.vector, ev.free) in (0, 1, None):
+            if (
+                e.op != "LOAD"
+                or e.attrs.guards
+                or stride_of(e, s.tile_axis, ev.free) != 1
+                or stride_of(e, s.vector, ev.free) in (0, 1, None)
+            ):
                 continue
-            block = [self.w.splat(ev.load(e.attrs, e.dtype, p.moved(s.vector, j).lanes_along(s.tile_axis, mask))).text
-                     for j in range(columns)]
+            block = [
+                self.w.splat(
+                    ev.load(e.attrs, e.dtype, p.moved(s.vector, j).lanes_along(s.tile_axis, mask))
+                ).text
+                for j in range(columns)
+            ]
             block += [block[-1]] * (s.lanes - columns)
             for q, row in zip(positions, transpose(self.w, block, e.dtype)):
                 ev.tables[-1][ev._key(e, q)] = Value(row, e.dtype, True)
@@ -208,7 +240,8 @@ class MapPrinter:
     def _straight_reduce(self, e: Expr, positions: list[Position]) -> None:
         """All steps of a short reduction for several positions at once; results go into the value table.
 
-        Steps are outside and positions inside, so that few of the values that neighbours share are alive at a time.
+        Steps are outside and positions inside, so that few of the values that neighbours share are alive at a
+        time.
         """
         op, axes = e.attrs
         totals: list[Value | None] = [None] * len(positions)
@@ -247,7 +280,11 @@ class MapPrinter:
             instruction = {"SUM": "add", "PROD": "mul"}[op]
             if dtype == "bool":
                 instruction = {"SUM": "or", "PROD": "and"}[op]
-            return Value(w.emit(f"{'f' if is_float(dtype) else ''}{instruction} {kind} {a.text}, {b.text}"), dtype, vector)
+            return Value(
+                w.emit(f"{'f' if is_float(dtype) else ''}{instruction} {kind} {a.text}, {b.text}"),
+                dtype,
+                vector,
+            )
         if is_float(dtype):
             name = "llvm.maximum" if op == "MAX" else "llvm.minimum"
             return Value(w.call(f"{name}.{tail}", kind, w.typed(a), w.typed(b)), dtype, vector)
@@ -267,8 +304,11 @@ class MapPrinter:
         kind = w.type(e.dtype, vector)
         copies = 1
         if along is not None:
-            positions = [positions[0].lanes_along(None)] if not any(
-                p.places != positions[0].places for p in positions) else [p.lanes_along(None) for p in positions]
+            positions = (
+                [positions[0].lanes_along(None)]
+                if not any(p.places != positions[0].places for p in positions)
+                else [p.lanes_along(None) for p in positions]
+            )
             copies = max(1, min(REDUCE_VECTORS, along.size // w.lanes))
         identity = reduce_identity(op, e.dtype)
         first = w.splat_literal(identity, e.dtype) if vector else literal(identity, e.dtype)
@@ -284,8 +324,11 @@ class MapPrinter:
             made = self._accumulate(op, total, e.args[0], q)
             if mask is not None:
                 made = w.splat(made)
-                made = Value(w.emit(f"select <{w.lanes} x i1> {mask}, {kind} {made.text}, {kind} {total.text}"),
-                             e.dtype, True)
+                made = Value(
+                    w.emit(f"select <{w.lanes} x i1> {mask}, {kind} {made.text}, {kind} {total.text}"),
+                    e.dtype,
+                    True,
+                )
             elif vector:
                 made = w.splat(made)
             w.do(f"store {kind} {made.text}, ptr {slot}, align 64")
@@ -306,14 +349,24 @@ class MapPrinter:
         for p, group in zip(positions, slots):
             total = Value(w.emit(f"load {kind}, ptr {group[0]}, align 64"), e.dtype, vector)
             for slot in group[1:]:
-                total = self._combine(op, total, Value(w.emit(f"load {kind}, ptr {slot}, align 64"), e.dtype, vector))
+                total = self._combine(
+                    op, total, Value(w.emit(f"load {kind}, ptr {slot}, align 64"), e.dtype, vector)
+                )
             if along is not None:
                 total = self._across(op, total)
             ev.tables[-1][ev._key(e, p)] = total
 
-    def _horizontal(self, axis: Axis, copies: int, places: dict[Axis, Place], positions: list[Position],
-                    slots: list[list[str]], steps) -> None:
-        """The innermost loop of a reduction along its own vectorised axis: main loop, single vectors, masked tail."""
+    def _horizontal(
+        self,
+        axis: Axis,
+        copies: int,
+        places: dict[Axis, Place],
+        positions: list[Position],
+        slots: list[list[str]],
+        steps,
+    ) -> None:
+        """The innermost loop of a reduction along its own vectorised axis: main loop, single vectors, masked
+        tail."""
         w, ev = self.w, self.ev
         width = copies * w.lanes
         whole = axis.size // width * width
@@ -322,7 +375,9 @@ class MapPrinter:
             for p, group in zip(positions, slots):
                 for i in range(count):
                     place = (start[0], start[1] + i * w.lanes)
-                    steps(Position({**p.places, **places, axis: place}, axis, mask), group[i % len(group)], mask)
+                    steps(
+                        Position({**p.places, **places, axis: place}, axis, mask), group[i % len(group)], mask
+                    )
 
         if whole:
             with w.loop(0, whole, width) as counter, ev.scope():
@@ -343,7 +398,9 @@ class MapPrinter:
             vector = w.type(dtype, True)
             w.declarations.add(f"declare {scalar} @{name}({scalar}, {vector})")
             start = literal(0.0 if op == "SUM" else 1.0, dtype)
-            return Value(w.emit(f"call reassoc {scalar} @{name}({scalar} {start}, {w.typed(total)})"), dtype, False)
+            return Value(
+                w.emit(f"call reassoc {scalar} @{name}({scalar} {start}, {w.typed(total)})"), dtype, False
+            )
         if is_float(dtype):
             name = f"llvm.vector.reduce.{'fmaximum' if op == 'MAX' else 'fminimum'}.{tail}"
         elif dtype == "bool":
@@ -356,10 +413,11 @@ class MapPrinter:
 
 
 def keep_in_result(nest: LoopNest, schedule: MapSchedule) -> tuple[LoopNest, dict[int, Index]]:
-    """Let a row statistic that sums something dear (exp, in a softmax) keep it where the row's result will go.
+    """Let a row statistic that sums something dear (exp, in a softmax) keep it where the row's result will
+    go.
 
-    Returns the nest whose result reads it back from there instead of computing it again, and for each such reduction
-    (by id) the address that its elements are kept at.
+    Returns the nest whose result reads it back from there instead of computing it again, and for each such
+    reduction (by id) the address that its elements are kept at.
     """
     if len(schedule.columns) != 1 or schedule.vector is not schedule.columns[0]:
         return nest, {}
@@ -370,15 +428,24 @@ def keep_in_result(nest: LoopNest, schedule: MapSchedule) -> tuple[LoopNest, dic
         along = e.attrs[1][0]
         if along.size != column.size or expression_weight(e.args[0]) < DEAR:
             continue
-        table: dict[Atom, Index] = {along: index(column)}
-        twin = map_indices(e.args[0], lambda i, table=table: substitute(i, table), lambda axes: axes)
+        twin = _along_another(e.args[0], along, column)
         if twin is e.args[0] or all(x is not twin for x in walk_with_indices(nest.body)):
             continue
         stored = expression("LOAD", (), e.dtype, Access(0, nest.store))
-        body = rebuild(nest.body, lambda x, twin=twin, stored=stored: stored if x is twin else None)
+        body = _replaced(nest.body, twin, stored)
         back: dict[Atom, Index] = {column: index(along)}
         return LoopNest(nest.axes, nest.store, body, nest.dtypes), {id(e): substitute(nest.store, back)}
     return nest, {}
+
+
+def _along_another(body: Expr, old: Axis, new: Axis) -> Expr:
+    """`body` where `new` stands for `old`."""
+    table: dict[Atom, Index] = {old: index(new)}
+    return map_indices(body, lambda i: substitute(i, table), lambda axes: axes)
+
+
+def _replaced(root: Expr, old: Expr, new: Expr) -> Expr:
+    return rebuild(root, lambda x: new if x is old else None)
 
 
 def transpose(w: Writer, block: list[str], dtype: str) -> list[str]:

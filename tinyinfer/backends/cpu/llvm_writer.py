@@ -1,4 +1,5 @@
-"""Writing LLVM IR text: names, blocks, counted loops, and typed values that are the same in all lanes or one a lane.
+"""Writing LLVM IR text: names, blocks, counted loops, and typed values that are the same in all lanes or one
+a lane.
 
 llvmlite's own builder objects are slow to print for unrolled tiles, so the text is written directly.
 """
@@ -11,14 +12,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 LLVM_TYPES = {
-    "float32": "float", "float64": "double", "float16": "half", "bfloat16": "bfloat", "bool": "i1",
-    "int8": "i8", "uint8": "i8", "int16": "i16", "uint16": "i16", "int32": "i32", "uint32": "i32",
-    "int64": "i64", "uint64": "i64",
+    "float32": "float",
+    "float64": "double",
+    "float16": "half",
+    "bfloat16": "bfloat",
+    "bool": "i1",
+    "int8": "i8",
+    "uint8": "i8",
+    "int16": "i16",
+    "uint16": "i16",
+    "int32": "i32",
+    "uint32": "i32",
+    "int64": "i64",
+    "uint64": "i64",
 }
 """Type of a value in a register. A bool in memory is one byte (`memory_type`)."""
 
-ITEM_BYTES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2, "bool": 1, "int8": 1, "uint8": 1, "int16": 2,
-              "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8}
+ITEM_BYTES = {
+    "float32": 4,
+    "float64": 8,
+    "float16": 2,
+    "bfloat16": 2,
+    "bool": 1,
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "int64": 8,
+    "uint64": 8,
+}
 
 
 def memory_type(dtype: str) -> str:
@@ -103,7 +127,9 @@ class Writer:
 
     def call(self, name: str, result: str, *arguments: str) -> str:
         """Call an intrinsic; `arguments` are typed operands."""
-        types = ", ".join(a.rsplit(" ", 1)[0] if not a.startswith("<") else a[: a.index(">") + 1] for a in arguments)
+        types = ", ".join(
+            a.rsplit(" ", 1)[0] if not a.startswith("<") else a[: a.index(">") + 1] for a in arguments
+        )
         self.declarations.add(f"declare {result} @{name}({types})")
         return self.emit(f"call {result} @{name}({', '.join(arguments)})")
 
@@ -118,9 +144,16 @@ class Writer:
         if not value.text.startswith("%"):
             return Value(f"splat ({LLVM_TYPES[value.dtype]} {value.text})", value.dtype, True)
         vector = self.type(value.dtype, True)
-        first = self.emit(f"insertelement {vector} poison, {self.type(value.dtype, False)} {value.text}, i32 0")
-        return Value(self.emit(f"shufflevector {vector} {first}, {vector} poison, <{self.lanes} x i32> "
-                               "zeroinitializer"), value.dtype, True)
+        first = self.emit(
+            f"insertelement {vector} poison, {self.type(value.dtype, False)} {value.text}, i32 0"
+        )
+        return Value(
+            self.emit(
+                f"shufflevector {vector} {first}, {vector} poison, <{self.lanes} x i32> zeroinitializer"
+            ),
+            value.dtype,
+            True,
+        )
 
     def alloca(self, type_text: str, align: int = 64) -> str:
         self.count += 1

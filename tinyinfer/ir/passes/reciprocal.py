@@ -1,7 +1,7 @@
 """Division by a constant as multiplication by its reciprocal: a tenth of the time, at most one rounding more.
 
-Divisions whose value reaches a rounding, a comparison or an integer stay as they are: there one rounding more could
-become a whole step.
+Divisions whose value reaches a rounding, a comparison or an integer stay as they are: there one rounding more
+could become a whole step.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from tinyinfer.ir.oracle import is_float
 from tinyinfer.ir.passes.constants import uniform_value
 from tinyinfer.ir.passes.rewrite import Users, rewrite
 
-EXACT = frozenset(("ROUND", "FLOOR", "CEIL", "TRUNC", "MOD", "FMOD", "CMPLT", "CMPLE", "CMPEQ", "CMPNE", "BITCAST"))
+EXACT = frozenset(
+    ("ROUND", "FLOOR", "CEIL", "TRUNC", "MOD", "FMOD", "CMPLT", "CMPLE", "CMPEQ", "CMPNE", "BITCAST")
+)
 """Ops whose result can jump when their input moves by one rounding."""
 
 
 def multiply_by_reciprocal(graph: Graph) -> Graph:
-    """`x / c` as `x · (1 / c)` for a uniform float constant with a normal reciprocal, where no jump depends on it."""
+    """`x / c` as `x · (1 / c)` for a uniform float constant with a normal reciprocal, where no jump depends
+    on it."""
     watched = _feeding_jumps(graph)
 
     def rule(x: Node, users: Users) -> Node | None:
