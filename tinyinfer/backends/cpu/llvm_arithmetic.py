@@ -19,6 +19,7 @@ INTEGER_COMPARE = {
     "CMPEQ": ("eq", "eq"),
     "CMPNE": ("ne", "ne"),
 }
+NARROW = ("float16", "bfloat16")
 FLOAT_UNARY = {
     "SQRT": "sqrt",
     "FLOOR": "floor",
@@ -54,6 +55,8 @@ def _emit(w: Writer, e: Expr, args: list[Value], vector: bool) -> str:
     if op == "CAST":
         return _cast(w, args[0], e.dtype)
     if op == "BITCAST":
+        if "bool" in (dtype, e.dtype):
+            return _cast(w, args[0], e.dtype)
         return w.emit(f"bitcast {typed[0]} to {w.type(e.dtype, vector)}")
     if op == "WHERE":
         return w.emit(f"select {typed[0]}, {typed[1]}, {typed[2]}")
@@ -80,6 +83,8 @@ def _float(w: Writer, op: str, e: Expr, args: list[Value], typed: list[str], kin
         one = w.splat_literal(1.0, dtype) if vector else literal(1.0, dtype)
         return w.emit(f"fdiv {kind} {one}, {args[0].text}")
     if op == "MULACC":
+        if dtype in NARROW:
+            return _fused_in_single(w, args)
         return w.call(f"llvm.fma.{tail}", kind, *typed)
     if op in ("MAX", "MIN"):
         return _extreme(w, op, e, args, kind, tail)
@@ -89,11 +94,21 @@ def _float(w: Writer, op: str, e: Expr, args: list[Value], typed: list[str], kin
         rest = w.emit(f"frem {typed[0]}, {args[1].text}")
         zero = f"{kind} zeroinitializer" if vector else f"{kind} {literal(0.0, dtype)}"
         zero_text = zero.rsplit(" ", 1)[1]
-        differs = w.emit(f"fcmp olt {kind} {w.emit(f'fmul {kind} {rest}, {args[1].text}')}, {zero_text}")
-        moved = w.emit(f"fadd {kind} {rest}, {args[1].text}")
         boolean = w.type("bool", vector)
+        below, above = (w.emit(f"fcmp olt {kind} {x}, {zero_text}") for x in (rest, args[1].text))
+        nonzero = w.emit(f"fcmp one {kind} {rest}, {zero_text}")
+        differs = w.emit(f"and {boolean} {nonzero}, {w.emit(f'xor {boolean} {below}, {above}')}")
+        moved = w.emit(f"fadd {kind} {rest}, {args[1].text}")
         return w.emit(f"select {boolean} {differs}, {kind} {moved}, {kind} {rest}")
     raise NotImplementedError(f"{op} on {dtype} has no LLVM form")
+
+
+def _fused_in_single(w: Writer, args: list[Value]) -> str:
+    """a · b + c of narrow floats in single precision: LLVM would go through double and a library's conversion."""
+    vector = args[0].vector
+    wide = [w.typed(Value(_cast(w, a, "float32"), "float32", vector)) for a in args]
+    result = w.call(f"llvm.fma.{suffix(w, 'float32', vector)}", w.type("float32", vector), *wide)
+    return _cast(w, Value(result, "float32", vector), args[0].dtype)
 
 
 def _extreme(w: Writer, op: str, e: Expr, args: list[Value], kind: str, tail: str) -> str:
@@ -119,6 +134,9 @@ def _integer(w: Writer, op: str, args: list[Value], typed: list[str], kind: str,
     def number(value: int) -> str:
         return w.splat_literal(value, dtype) if vector else literal(value, dtype)
 
+    if dtype == "bool" and op in ("ADD", "MULACC"):
+        terms = args if op == "ADD" else [Value(w.emit(f"and {typed[0]}, {args[1].text}"), dtype, args[0].vector), args[2]]
+        return w.emit(f"or {w.typed(terms[0])}, {terms[1].text}")
     if op in INTEGER_BINARY:
         return w.emit(f"{INTEGER_BINARY[op]} {typed[0]}, {args[1].text}")
     if op == "NEG":
@@ -193,12 +211,15 @@ def _cast(w: Writer, value: Value, target: str) -> str:
         return w.emit(f"{'fcmp une' if is_float(source) else 'icmp ne'} {kind} {value.text}, {zero}")
     if is_float(source) and is_float(target):
         bits = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
-        if bits[source] == bits[target]:
+        # from double straight to half takes a library call on most CPUs
+        if bits[source] == bits[target] or bits[source] - bits[target] == 48:
             middle = Value(_cast(w, value, "float32"), "float32", value.vector)
             return _cast(w, middle, target)
         return w.emit(
             f"{'fpext' if bits[target] > bits[source] else 'fptrunc'} {kind} {value.text} to {goal}"
         )
+    if source in NARROW:
+        return _cast(w, Value(_cast(w, value, "float32"), "float32", value.vector), target)
     if is_float(source):
         name = "llvm.fptosi.sat" if is_signed(target) else "llvm.fptoui.sat"
         tails = f"{suffix(w, target, value.vector)}.{suffix(w, source, value.vector)}"

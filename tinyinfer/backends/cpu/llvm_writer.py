@@ -65,17 +65,18 @@ def literal(value: float | int | bool, dtype: str) -> str:
     if not is_float(dtype):
         return str(int(value))
     if dtype == "float32":
-        value = struct.unpack("<f", struct.pack("<f", _clamp32(float(value))))[0]
+        value = struct.unpack("<f", struct.pack("<f", _in_range(float(value), "<f")))[0]
     if dtype == "float16":
-        return f"0xH{struct.unpack('<H', struct.pack('<e', float(value)))[0]:04X}"
+        return f"0xH{struct.unpack('<H', struct.pack('<e', _in_range(float(value), '<e')))[0]:04X}"
     if dtype == "bfloat16":
-        return f"0xR{struct.unpack('<I', struct.pack('<f', float(value)))[0] >> 16:04X}"
+        return f"0xR{struct.unpack('<I', struct.pack('<f', _in_range(float(value), '<f')))[0] >> 16:04X}"
     return f"0x{struct.unpack('<Q', struct.pack('<d', float(value)))[0]:016X}"
 
 
-def _clamp32(value: float) -> float:
+def _in_range(value: float, form: str) -> float:
+    """The number, or infinity where the format of `struct` has nothing as large."""
     try:
-        struct.pack("<f", value)
+        struct.pack(form, value)
     except OverflowError:
         return float("inf") if value > 0 else float("-inf")
     return value
