@@ -39,19 +39,25 @@ def command(
 
     session = choice.open()
     graph = session.graph(choice.input_shapes)
-    texts = {"graph": print_graph(graph), "optimized": print_graph(optimize(graph))}
-    texts |= session.compile(choice.input_shapes).stages()
+    device = session.compile(choice.input_shapes).stages()
+    names = ["graph", "optimized", *device]
+    unknown = [name for name in stages if name not in names]
+    if unknown:
+        raise BadInput(f"--stage {unknown[0]}: no such stage; there are {', '.join(names)}")
+    texts: dict[str, str] = {}
+    for name in stages or names:
+        if name == "graph":
+            texts[name] = print_graph(graph)
+        elif name == "optimized":
+            texts[name] = print_graph(optimize(graph))
+        else:
+            texts[name] = device[name]
     if list_stages:
         if as_json:
             print_json(list(texts))
         else:
             click.echo("\n".join(f"{name}  ({len(text.splitlines())} lines)" for name, text in texts.items()))
         return
-    if stages:
-        unknown = [name for name in stages if name not in texts]
-        if unknown:
-            raise BadInput(f"--stage {unknown[0]}: no such stage; there are {', '.join(texts)}")
-        texts = {name: text for name, text in texts.items() if name in stages}
     if pattern is not None:
         wanted = re.compile(fnmatch.translate(pattern)).match
         named = {name for text in texts.values() for name in _KERNEL.findall(_matching(text, wanted))}

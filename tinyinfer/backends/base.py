@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -24,13 +24,6 @@ class LaunchTime:
     bytes: int
 
 
-@dataclass
-class RunOptionsData:
-    """Options of one run that a device may honour."""
-
-    profile: list[LaunchTime] | None = field(default=None)
-
-
 class Executable(Protocol):
     """A compiled model at fixed shapes."""
 
@@ -45,8 +38,8 @@ class Executable(Protocol):
     def profile(self, feeds: Sequence[np.ndarray], runs: int) -> list[LaunchTime]:
         """Median time of each launch over `runs` runs."""
 
-    def stages(self) -> dict[str, str]:
-        """The text of every compiler stage, by name, in order."""
+    def stages(self) -> Mapping[str, str]:
+        """The text of every compiler stage, by name, in order; may be made when looked at."""
 
     def close(self) -> None:
         """Free threads and memory; the executable cannot run afterwards."""

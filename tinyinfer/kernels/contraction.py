@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tinyinfer.ir.index import Axis, Index, Slot, atoms_of
 from tinyinfer.ir.node import Node
 from tinyinfer.kernels.expression import Expr, walk
-from tinyinfer.kernels.lower import LoweredKernel
+from tinyinfer.kernels.lower import LoweredKernel, payloads, walk_with_indices
 
 MINIMUM_N = 4
 """Fewer columns than this leave most of a vector empty: such kernels are scheduled as maps."""
@@ -54,6 +54,11 @@ def access_axes(load: Expr) -> set[Axis]:
     return found
 
 
+def index_data(root: Expr) -> list[Expr]:
+    """The expressions that data-dependent indices of the loads under `root` are read from."""
+    return [p for e in walk(root) for p in payloads(e)]
+
+
 def _affine(indices: tuple[Index, ...]) -> bool:
     return all(isinstance(atom, Axis) for i in indices for atom, _ in i.terms)
 
@@ -61,7 +66,7 @@ def _affine(indices: tuple[Index, ...]) -> bool:
 def find_contraction(kernel: LoweredKernel) -> Contraction | None:
     """The contraction of a lowered kernel, or None if it has none that register tiles suit."""
     reduces = [e for e in walk(kernel.body) if e.op == "REDUCE"]
-    if len(reduces) != 1:
+    if len(reduces) != 1 or any(e.op == "REDUCE" for p in index_data(kernel.body) for e in walk_with_indices(p)):
         return None
     total = reduces[0]
     op, k = total.attrs

@@ -7,11 +7,15 @@ nothing more can be removed. Loads still name the value that they read and one i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of, index, substitute
 from tinyinfer.ir.node import Node
 from tinyinfer.kernels.expression import Expr, apply, const, expression, walk
+
+
+NARROW_FLOATS = ("float16", "bfloat16")
+"""Sums and products of these are accumulated in single precision and rounded once."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,9 @@ class _Lowering:
             body = self.value(node.inputs[0], tuple(inner))
             if not axes:
                 return body
+            if node.op in ("SUM", "PROD") and node.dtype in NARROW_FLOATS:
+                total = expression("REDUCE", (_widened(body),), "float32", (node.op, tuple(axes)))
+                return apply("CAST", total, dtype=node.dtype)
             return expression("REDUCE", (body,), node.dtype, (node.op, tuple(axes)))
         raise AssertionError(f"{node.op} cannot be inlined")
 
@@ -218,12 +225,17 @@ class _Lowering:
         if not guards:
             return inner
         if inner.op == "LOAD" and not inner.attrs.guards:
-            access = inner.attrs
-            return expression(
-                "LOAD", (), inner.dtype, ValueAccess(access.value, access.indices, guards, node.attrs.fill)
-            )
+            access = _guard_loads(inner, guards).attrs
+            return expression("LOAD", (), inner.dtype, replace(access, fill=node.attrs.fill))
         inside = _guard_condition(guards)
         return apply("WHERE", inside, _guard_loads(inner, guards), const(node.attrs.fill, node.dtype))
+
+
+def _widened(body: Expr) -> Expr:
+    """A narrow float in single precision; of a product the factors, so that nothing is rounded before the sum."""
+    if body.op == "MUL":
+        return apply("MUL", *(apply("CAST", a, dtype="float32") for a in body.args))
+    return apply("CAST", body, dtype="float32")
 
 
 def _known_range(payload: Expr, slot: Slot) -> tuple[int, int]:
@@ -233,7 +245,10 @@ def _known_range(payload: Expr, slot: Slot) -> tuple[int, int]:
         return int(payload.attrs), int(payload.attrs)
     if payload.op == "LOAD" and payload.attrs.value.op == "CONST" and payload.attrs.value.size:
         table = payload.attrs.value.attrs.array
-        return int(table.min()), int(table.max())
+        found = [int(table.min()), int(table.max())]
+        if payload.attrs.guards:
+            found.append(int(payload.attrs.fill))
+        return min(found), max(found)
     return slot.lo, slot.hi
 
 
@@ -261,20 +276,13 @@ def _guard_condition(guards: tuple[tuple[Index, int], ...]) -> Expr:
 
 
 def _guard_loads(root: Expr, guards: tuple[tuple[Index, int], ...]) -> Expr:
-    """`root` with every load guarded as well, so that nothing outside of a buffer is read."""
-    memo: dict[int, Expr] = {}
-    for e in walk(root):
-        if e.op == "LOAD":
-            extra = tuple(g for g in guards if g not in e.attrs.guards)
-            made = expression(
-                "LOAD",
-                (),
-                e.dtype,
-                ValueAccess(e.attrs.value, e.attrs.indices, (*e.attrs.guards, *extra), e.attrs.fill),
-            )
-        elif e.args:
-            made = expression(e.op, tuple(memo[id(a)] for a in e.args), e.dtype, e.attrs)
-        else:
-            made = e
-        memo[id(e)] = made
-    return memo[id(root)]
+    """`root` with every load guarded as well, also those of indices: nothing outside of a buffer is read."""
+    from tinyinfer.kernels.nest import rebuild
+
+    def guarded(e: Expr) -> Expr | None:
+        if e.op != "LOAD":
+            return None
+        extra = tuple(g for g in guards if g not in e.attrs.guards)
+        return expression("LOAD", (), e.dtype, replace(e.attrs, guards=(*e.attrs.guards, *extra)))
+
+    return rebuild(root, guarded)

@@ -294,12 +294,10 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
             )
         )
     # the stages must not hold the steps: those hold the weights
-    texts = [
-        (f"; {i}: {s.title}\n; kernel {s.source.name}, {s.chunks} chunks", s.stage)
-        for i, s in enumerate(steps)
-    ]
+    texts = [(_heading(i, s), s.stage) for i, s in enumerate(steps)]
     sources = {s.source.key: s.source for s in steps}
     stages = {
+        "plan": lambda: _plan_text(launches, total),
         "kernels": lambda: "\n\n".join(f"{head}\n{stage()}" for head, stage in texts),
         "code": lambda: "\n\n".join(s.text() for s in sources.values()),
     }
@@ -312,6 +310,21 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
         stages,
         kept,
     )
+
+
+def _heading(number: int, step: _Step) -> str:
+    names = " ".join(step.origin)
+    return f"; {number}: {step.title}\n; from {names}\n; kernel {step.source.name}, {step.chunks} chunks"
+
+
+def _plan_text(launches: list[Launch], arena_bytes: int) -> str:
+    """One line a launch: its kernel, chunks, whether it waits, and where its arguments point."""
+    lines = [f"; arena of {arena_bytes} bytes"]
+    for number, launch in enumerate(launches):
+        arguments = " ".join(f"{a.space}[{a.number}]+{a.offset}" for a in launch.arguments)
+        wait = "wait" if launch.waits else "    "
+        lines.append(f"{number:4d} {wait} {launch.chunks:3d}x {launch.kernel.name} {arguments}  ; {launch.title}")
+    return "\n".join(lines)
 
 
 def _conflict(a: Buffer, a_written: bool, b: Buffer, b_written: bool, place: dict[Buffer, int]) -> bool:

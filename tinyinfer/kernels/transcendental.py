@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinyinfer.ir.ops import TRANSCENDENTAL
-from tinyinfer.kernels.expression import Expr, apply, const, expression, walk
+from tinyinfer.kernels.expression import Expr, apply, const
+from tinyinfer.kernels.nest import rebuild
 from tinyinfer.kernels.transcendental_exponential import erf, exp, sigmoid, tanh
 from tinyinfer.kernels.transcendental_float import FORMATS
 from tinyinfer.kernels.transcendental_logarithm import log, power
@@ -55,18 +56,15 @@ def _widened(x: Expr) -> Expr:
 
 
 def expand_all(root: Expr) -> Expr:
-    """`root` with every transcendental expanded; equal sub-expressions stay one object, depth does not
-    matter.
+    """`root` with every transcendental expanded, also in data-dependent indices; equal sub-expressions stay
+    one object, depth does not matter.
 
     Integer POW stays as it is: it has no expansion in floating point.
     """
-    replaced: dict[int, Expr] = {}
-    for current in list(walk(root)):
-        args = tuple(replaced[id(a)] for a in current.args)
-        if current.op in TRANSCENDENTAL and (current.dtype in FORMATS or current.dtype in NARROW):
-            replaced[id(current)] = expand(current.op, *args)
-        elif all(a is b for a, b in zip(args, current.args, strict=True)):
-            replaced[id(current)] = current
-        else:
-            replaced[id(current)] = expression(current.op, args, current.dtype, current.attrs)
-    return replaced[id(root)]
+
+    def one(e: Expr) -> Expr | None:
+        if e.op in TRANSCENDENTAL and (e.dtype in FORMATS or e.dtype in NARROW):
+            return expand(e.op, *e.args)
+        return None
+
+    return rebuild(root, one)

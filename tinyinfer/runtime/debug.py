@@ -38,6 +38,7 @@ def show_compile(title: str, graph: Graph, executable: Executable, seconds: floa
         from tinyinfer.ir.text import print_graph
 
         print(f"==== graph\n{print_graph(graph)}", file=sys.stderr)
-    for name, text in executable.stages().items():
+    stages = executable.stages()
+    for name in stages:
         if stage_level(name) <= level:
-            print(f"==== {name}\n{text}", file=sys.stderr)
+            print(f"==== {name}\n{stages[name]}", file=sys.stderr)

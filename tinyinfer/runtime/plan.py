@@ -3,12 +3,28 @@ later."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from tinyinfer.ir.node import Node
+
+
+class StageTexts(Mapping[str, str]):
+    """The text of every compiler stage by name, in order; each is made when it is looked at."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], str]]):
+        self._makers = dict(makers)
+
+    def __getitem__(self, name: str) -> str:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
 
 
 @dataclass(frozen=True)

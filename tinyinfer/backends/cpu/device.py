@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from tinyinfer.backends.base import Executable
 from tinyinfer.backends.cpu.llvm_contraction import ContractionPrinter
 from tinyinfer.backends.cpu.llvm_halo import HaloRegion, print_halo
@@ -47,9 +45,12 @@ class CpuDevice:
 
     def compile(self, graph: Graph, options: CompileOptions, threads: int) -> Executable:
         """Optimise, plan and compile `graph` for `threads` threads (0: all cores)."""
+        from tinyinfer.backends.cpu.compile import assembly
         from tinyinfer.backends.cpu.executable import CpuExecutable
         from tinyinfer.ir.passes import optimize
 
         target = host_target()
         plan = build_plan(optimize(graph), LlvmPrinter(target), options)
-        return CpuExecutable(plan, target, threads or os.cpu_count() or 1)
+        sources = {launch.kernel.key: launch.kernel for launch in plan.launches}
+        plan.stages["assembly"] = lambda: "\n\n".join(assembly(s.text(), target) for s in sources.values())
+        return CpuExecutable(plan, target, threads)

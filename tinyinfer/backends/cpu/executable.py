@@ -7,7 +7,7 @@ import os
 import statistics
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from tinyinfer.backends.cpu.target import CpuTarget
 from tinyinfer.backends.cpu.threads import Workers, default_threads
 from tinyinfer.config import cache_directory
 from tinyinfer.ir.node import Node
-from tinyinfer.runtime.plan import KernelSource, Plan, TensorSpec
+from tinyinfer.runtime.plan import KernelSource, Plan, StageTexts, TensorSpec
 from tinyinfer.runtime.signature import numpy_dtype
 
 _SKEW = 5 * ALIGNMENT
@@ -202,9 +202,9 @@ class CpuExecutable:
             value.strides)))
         return result
 
-    def stages(self) -> dict[str, str]:
-        """The text of every compiler stage, by name, in order."""
-        return {name: text() for name, text in self._stages.items()}
+    def stages(self) -> Mapping[str, str]:
+        """The text of every compiler stage, by name, in order: each is made when it is looked at."""
+        return StageTexts(self._stages)
 
     def close(self) -> None:
         """End the worker threads and give up the memory; later runs raise RuntimeError."""

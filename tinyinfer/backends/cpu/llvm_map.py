@@ -167,10 +167,10 @@ class MapPrinter:
         if not self.statistics:
             self._write(p, sizes)
             return
-        in_rows = s.vector in s.rows
-        positions = self._positions(p, sizes) if in_rows else [p]
+        positions = self._positions(p, sizes)
         for e in self.statistics:
-            self._looped_reduce(e, positions)
+            distinct = {self.ev._key(e, q): q for q in positions}
+            self._looped_reduce(e, list(distinct.values()))
         for e in walk_with_indices(self.nest.body):
             if e.args and self.ev.free[id(e)] and self.ev.free[id(e)] <= frozenset(s.rows):
                 for q in positions:
@@ -186,7 +186,8 @@ class MapPrinter:
             if s.tile_axis is not None
             else [p]
         )
-        if s.vector is None:
+        if s.vector not in sizes:
+            # no lanes, or lanes along a column while a row is being prepared
             return tiles
         columns = sizes[s.vector]
         result = []

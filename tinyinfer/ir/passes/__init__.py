@@ -12,12 +12,14 @@ from tinyinfer.ir.passes.fold import fold_constants
 from tinyinfer.ir.passes.multiply_add import fuse_multiply_add
 from tinyinfer.ir.passes.reciprocal import multiply_by_reciprocal
 from tinyinfer.ir.passes.simplify import simplify
+from tinyinfer.ir.passes.widen import widen_sums
 
 PASSES: dict[str, Callable[[Graph], Graph]] = {
     "remove_empty": remove_empty,
     "fold_constants": fold_constants,
     "simplify": simplify,
     "fold_affine": fold_affine,
+    "widen_sums": widen_sums,
 }
 """Passes that run in this order until none of them changes the graph."""
 
