@@ -248,7 +248,7 @@ def _elements(t: _Traffic) -> int:
 
 
 def _tile_last(rows: tuple[Axis, ...], last: Axis) -> tuple[Axis, ...]:
-    return (*(a for a in rows if a is not last), last)
+    return (*(a for a in rows if a is not last), last) if last in rows else rows
 
 
 def _pick_vector(
