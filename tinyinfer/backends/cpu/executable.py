@@ -16,7 +16,7 @@ from tinyinfer.backends.cpu.cache import KernelCache
 from tinyinfer.backends.cpu.compile import Progress, compile_kernels
 from tinyinfer.backends.cpu.driver import ENTRIES, driver_text
 from tinyinfer.backends.cpu.loader import load
-from tinyinfer.backends.cpu.system import ALIGNMENT, Block, system_functions
+from tinyinfer.backends.cpu.system import ALIGNMENT, Block, release_file_pages, system_functions
 from tinyinfer.backends.cpu.tables import Tables
 from tinyinfer.backends.cpu.target import CpuTarget
 from tinyinfer.backends.cpu.threads import Workers, default_threads
@@ -86,6 +86,7 @@ class _Native:
             given = plan.parameters[number]
             view = self.parameters.view(offset, given.shape, given.dtype)
             view[...] = given
+            release_file_pages(given)
             view.flags.writeable = False
             plan.parameters[number] = view
         return [self.parameters.address + offset for offset in offsets]

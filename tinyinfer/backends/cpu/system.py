@@ -47,6 +47,30 @@ class Block:
         return self.bytes[offset : offset + count * dtype.itemsize].view(dtype).reshape(shape)
 
 
+def release_file_pages(array: np.ndarray) -> None:
+    """Give back the memory behind an array that reads a file: its pages come again from the file if needed.
+
+    Arrays over anything but a read-only mapping are left alone: their memory is the only copy.
+    """
+    root: object = array
+    while not isinstance(root, mmap.mmap):
+        following = root.obj if isinstance(root, memoryview) else getattr(root, "base", None)
+        if following is None:
+            return
+        root = following
+    if not hasattr(mmap, "MADV_DONTNEED") or not memoryview(root).readonly:
+        return
+    base = np.frombuffer(root, np.uint8).__array_interface__["data"][0]
+    start = array.__array_interface__["data"][0]
+    reach = [(size - 1) * stride for size, stride in zip(array.shape, array.strides) if size]
+    low = start + sum(r for r in reach if r < 0)
+    high = start + sum(r for r in reach if r > 0) + array.itemsize
+    first = -(-(low - base) // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (high - base) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length > 0:
+        root.madvise(mmap.MADV_DONTNEED, first, length)
+
+
 @dataclass(frozen=True)
 class SystemFunctions:
     """Addresses of C functions: `int clock_gettime(int, long[2])`, `int sched_yield()`, `int
