@@ -77,7 +77,7 @@ def test_a_printed_graph_optimises_alike():
 
 
 def test_every_pass_is_named_once():
-    assert list(PASSES) == ["remove_empty", "fold_constants", "simplify", "fold_affine"]
+    assert list(PASSES) == ["remove_empty", "fold_constants", "simplify", "fold_affine", "widen_sums"]
     assert list(LAST_PASSES) == ["multiply_by_reciprocal", "fuse_multiply_add"]
 
 

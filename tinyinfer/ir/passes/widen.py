@@ -1,8 +1,7 @@
 """Sums of narrow floats accumulate in float32.
 
-A running sum in float16 has 11 bits: after a few hundred terms it ignores what is added. The result is rounded
-once, to the dtype that the sum had; the terms of a product keep all their bits, as products of two 11-bit numbers
-are exact in float32.
+A running sum in float16 has 11 bits: after a few thousand equal terms it ignores what is added. The result is
+rounded once, to the dtype that the sum had. Products lose nothing: those of two 11-bit numbers are exact.
 """
 
 from __future__ import annotations
