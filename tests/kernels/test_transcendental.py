@@ -65,8 +65,25 @@ def every_float(lo, hi, step=1):
     return np.arange(first, last + 1, step, dtype=np.int64).astype(np.uint32).view(np.float32)
 
 
-SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 1e-45, -1e-45, 1.1754942e-38, 1.1754944e-38,
-                    -1e-40, 3.4028235e38, -3.4028235e38], np.float32)
+SPECIAL = np.array(
+    [
+        0.0,
+        -0.0,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1,
+        -1,
+        1e-45,
+        -1e-45,
+        1.1754942e-38,
+        1.1754944e-38,
+        -1e-40,
+        3.4028235e38,
+        -3.4028235e38,
+    ],
+    np.float32,
+)
 
 
 @pytest.mark.parametrize("op", UNARY)
@@ -78,12 +95,28 @@ def test_float32_over_the_whole_range(op):
 
 # Where errors are largest or the method changes: (op, from, to).
 CRITICAL = [
-    ("EXP", 88.0, 89.5), ("EXP", -86.0, -104.5), ("EXP", -0.0, -1e-44), ("EXP", 10.39, 11.75),
-    ("LOG", 0.7, 1.42), ("LOG", 0.0, 1e-41), ("LOG", 1.17e-38, 1.2e-38),
-    ("SIN", 2.3, 2.4), ("SIN", 9.4e4, 1e5), ("COS", 0.78, 0.8), ("COS", 3.5e13, 3.52e13),
-    ("TANH", 0.45, 0.56), ("TANH", 0.19, 0.21), ("TANH", 8.0, 10.5), ("TANH", -0.0, -1e-41),
-    ("ERF", 0.9, 1.1), ("ERF", -3.8, -4.1), ("ERF", -0.0, -1e-42),
-    ("SIGMOID", -1.0, -1.3), ("SIGMOID", -16.0, -17.5), ("SIGMOID", -86.0, -104.5), ("SIGMOID", 6.9, 7.0),
+    ("EXP", 88.0, 89.5),
+    ("EXP", -86.0, -104.5),
+    ("EXP", -0.0, -1e-44),
+    ("EXP", 10.39, 11.75),
+    ("LOG", 0.7, 1.42),
+    ("LOG", 0.0, 1e-41),
+    ("LOG", 1.17e-38, 1.2e-38),
+    ("SIN", 2.3, 2.4),
+    ("SIN", 9.4e4, 1e5),
+    ("COS", 0.78, 0.8),
+    ("COS", 3.5e13, 3.52e13),
+    ("TANH", 0.45, 0.56),
+    ("TANH", 0.19, 0.21),
+    ("TANH", 8.0, 10.5),
+    ("TANH", -0.0, -1e-41),
+    ("ERF", 0.9, 1.1),
+    ("ERF", -3.8, -4.1),
+    ("ERF", -0.0, -1e-42),
+    ("SIGMOID", -1.0, -1.3),
+    ("SIGMOID", -16.0, -17.5),
+    ("SIGMOID", -86.0, -104.5),
+    ("SIGMOID", 6.9, 7.0),
 ]
 
 
@@ -139,11 +172,24 @@ def test_symmetry_is_exact(op):
 
 
 @needs_extended
-@pytest.mark.parametrize("op, lo, hi", [
-    ("EXP", -746, 711), ("EXP", -1, 1), ("LOG", 0, 2), ("LOG", 0, 1e300), ("LOG", 0, 1e-310), ("SIN", -4, 4),
-    ("SIN", -1e9, 1e9), ("COS", -4, 4), ("COS", -1e9, 1e9), ("TANH", -1, 1), ("TANH", -22, 22),
-    ("SIGMOID", -2, 2), ("SIGMOID", -746, 40),
-])
+@pytest.mark.parametrize(
+    "op, lo, hi",
+    [
+        ("EXP", -746, 711),
+        ("EXP", -1, 1),
+        ("LOG", 0, 2),
+        ("LOG", 0, 1e300),
+        ("LOG", 0, 1e-310),
+        ("SIN", -4, 4),
+        ("SIN", -1e9, 1e9),
+        ("COS", -4, 4),
+        ("COS", -1e9, 1e9),
+        ("TANH", -1, 1),
+        ("TANH", -22, 22),
+        ("SIGMOID", -2, 2),
+        ("SIGMOID", -746, 40),
+    ],
+)
 def test_float64(op, lo, hi):
     x = np.random.default_rng(4).uniform(lo, hi, 1 << 17)
     assert_accurate(op, compiled(op, "float64"), x, np.longdouble)
@@ -163,9 +209,35 @@ def test_large_doubles_have_bounded_sines():
 
 
 POWER_SPECIAL = [
-    0, -0.0, np.inf, -np.inf, np.nan, 1, -1, 2, -2, 0.5, -0.5, 3, -3, 2.5, -2.5, 1e-45, -1e-45, 3.4e38,
+    0,
+    -0.0,
+    np.inf,
+    -np.inf,
+    np.nan,
+    1,
+    -1,
+    2,
+    -2,
+    0.5,
+    -0.5,
+    3,
+    -3,
+    2.5,
+    -2.5,
+    1e-45,
+    -1e-45,
+    3.4e38,
     -3.4e38,
-    16777215, 16777216, 16777217, 8388607.5, -8388607, 1e10, -1e10, 1.0000001, 0.9999999, -1.0000001,
+    16777215,
+    16777216,
+    16777217,
+    8388607.5,
+    -8388607,
+    1e10,
+    -1e10,
+    1.0000001,
+    0.9999999,
+    -1.0000001,
 ]
 
 
@@ -253,10 +325,19 @@ def test_other_types_are_refused():
         expand("ADD", argument("x", "float32"))
 
 
-@pytest.mark.parametrize("op, most, divisions", [
-    ("EXP", 16, 0), ("SIGMOID", 19, 1), ("TANH", 20, 1), ("ERF", 22, 0), ("LOG", 27, 0), ("SIN", 50, 0),
-    ("COS", 50, 0), ("POW", 65, 0),
-])
+@pytest.mark.parametrize(
+    "op, most, divisions",
+    [
+        ("EXP", 16, 0),
+        ("SIGMOID", 19, 1),
+        ("TANH", 20, 1),
+        ("ERF", 22, 0),
+        ("LOG", 27, 0),
+        ("SIN", 50, 0),
+        ("COS", 50, 0),
+        ("POW", 65, 0),
+    ],
+)
 def test_operation_counts_stay_low(op, most, divisions):
     args = [argument(name, "float32") for name in ("x", "y")[: 2 if op == "POW" else 1]]
     free = {"SLOT", "CONST", "BITCAST", "NEG"}

@@ -12,8 +12,15 @@ import numpy as np
 from tinyinfer.ir.ops import ELEMENTWISE
 from tinyinfer.kernels.expression import Expr, expression, walk
 
-LLVM_TYPE = {"float16": "half", "bfloat16": "bfloat", "float32": "float", "float64": "double", "int32": "i32",
-             "int64": "i64", "bool": "i1"}
+LLVM_TYPE = {
+    "float16": "half",
+    "bfloat16": "bfloat",
+    "float32": "float",
+    "float64": "double",
+    "int32": "i32",
+    "int64": "i64",
+    "bool": "i1",
+}
 
 
 def argument(name: str, dtype: str) -> Expr:
@@ -80,12 +87,27 @@ def evaluate(root: Expr, values: dict[str, np.ndarray]) -> np.ndarray:
 
 
 BINARY = {
-    "ADD": ("fadd", "add"), "SUB": ("fsub", "sub"), "MUL": ("fmul", "mul"), "DIV": ("fdiv", ""), "AND": ("", "and"),
-    "OR": ("", "or"), "XOR": ("", "xor"), "SHL": ("", "shl"), "SHR": ("", "ashr"),
+    "ADD": ("fadd", "add"),
+    "SUB": ("fsub", "sub"),
+    "MUL": ("fmul", "mul"),
+    "DIV": ("fdiv", ""),
+    "AND": ("", "and"),
+    "OR": ("", "or"),
+    "XOR": ("", "xor"),
+    "SHL": ("", "shl"),
+    "SHR": ("", "ashr"),
 }
 COMPARE = {"CMPLT": ("olt", "slt"), "CMPLE": ("ole", "sle"), "CMPEQ": ("oeq", "eq"), "CMPNE": ("une", "ne")}
-INTRINSIC = {"ABS": "fabs", "SQRT": "sqrt", "TRUNC": "trunc", "FLOOR": "floor", "ROUND": "roundeven", "MULACC": "fma",
-             "MAX": "maximum", "MIN": "minimum"}
+INTRINSIC = {
+    "ABS": "fabs",
+    "SQRT": "sqrt",
+    "TRUNC": "trunc",
+    "FLOOR": "floor",
+    "ROUND": "roundeven",
+    "MULACC": "fma",
+    "MAX": "maximum",
+    "MIN": "minimum",
+}
 
 
 def literal(value: float | int | bool, dtype: str) -> str:
@@ -116,8 +138,10 @@ def llvm_text(root: Expr, arguments: list[Expr], lanes: int) -> str:
             names[id(e)] = "<" + ", ".join([one] * lanes) + ">"
         elif e.op == "SLOT":
             position = arguments.index(e)
-            body += [f"  %p{number} = getelementptr {kind}, ptr %in{position}, i64 %i",
-                     f"  {name} = load {kind}, ptr %p{number}, align 4"]
+            body += [
+                f"  %p{number} = getelementptr {kind}, ptr %in{position}, i64 %i",
+                f"  {name} = load {kind}, ptr %p{number}, align 4",
+            ]
         elif e.op in BINARY:
             body.append(f"  {name} = {BINARY[e.op][0 if floating else 1]} {kind} {args[0]}, {args[1]}")
         elif e.op in COMPARE:
@@ -137,13 +161,25 @@ def llvm_text(root: Expr, arguments: list[Expr], lanes: int) -> str:
             declared[code] = f"declare {kind} {code}({', '.join([kind] * len(args))})"
             body.append(f"  {name} = call {kind} {code}({', '.join(f'{kind} {a}' for a in args)})")
     kind = vector(root.dtype)
-    return "\n".join([
-        *declared.values(),
-        "define void @kernel(ptr noalias %out, ptr noalias %in0, ptr noalias %in1, i64 %vectors) {",
-        "entry:", "  br label %loop", "loop:", "  %i = phi i64 [0, %entry], [%next, %loop]", *body,
-        f"  %q = getelementptr {kind}, ptr %out, i64 %i", f"  store {kind} {names[id(root)]}, ptr %q, align 4",
-        "  %next = add i64 %i, 1", "  %more = icmp ult i64 %next, %vectors",
-        "  br i1 %more, label %loop, label %done", "done:", "  ret void", "}"])
+    return "\n".join(
+        [
+            *declared.values(),
+            "define void @kernel(ptr noalias %out, ptr noalias %in0, ptr noalias %in1, i64 %vectors) {",
+            "entry:",
+            "  br label %loop",
+            "loop:",
+            "  %i = phi i64 [0, %entry], [%next, %loop]",
+            *body,
+            f"  %q = getelementptr {kind}, ptr %out, i64 %i",
+            f"  store {kind} {names[id(root)]}, ptr %q, align 4",
+            "  %next = add i64 %i, 1",
+            "  %more = icmp ult i64 %next, %vectors",
+            "  br i1 %more, label %loop, label %done",
+            "done:",
+            "  ret void",
+            "}",
+        ]
+    )
 
 
 def conversion(e: Expr) -> str:
@@ -168,7 +204,8 @@ class Compiled:
         llvm.initialize_native_asmprinter()
         self.lanes, self.dtype, self.text = lanes, np.dtype(root.dtype), llvm_text(root, arguments, lanes)
         machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3)
+            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
+        )
         module = llvm.parse_assembly(self.text)
         module.triple = machine.triple
         module.verify()
