@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of, index, substitute
 from tinyinfer.ir.node import Node
+from tinyinfer.ir.ops import reduce_identity
 from tinyinfer.kernels.expression import Expr, apply, const, expression, walk
 
 
@@ -182,6 +183,8 @@ class _Lowering:
         if node.is_elementwise:
             args = [self.value(x, indices) for x in node.inputs]
             return apply(node.op, *args, dtype=node.dtype)
+        if node.is_reduce and not node.inputs[0].size:
+            return const(reduce_identity(node.op, node.dtype), node.dtype)
         if node.is_reduce:
             number, self.reduces = self.reduces, self.reduces + 1
             inner, axes, kept = [], [], iter(indices)
@@ -202,6 +205,8 @@ class _Lowering:
         raise AssertionError(f"{node.op} cannot be inlined")
 
     def view(self, node: Node, indices: tuple[Index, ...]) -> Expr:
+        if not node.inputs[0].size:
+            return const(node.attrs.fill, node.dtype)
         replaced: dict[Atom, Index] = dict(zip(node.axes, indices, strict=True))
         data = [self.value(x, indices) for x in node.inputs[1:]]
         slots = {
@@ -232,7 +237,7 @@ class _Lowering:
 
 
 def _widened(body: Expr) -> Expr:
-    """A narrow float in single precision; of a product the factors, so that nothing is rounded before the sum."""
+    """A narrow float in single precision; of a product the factors: nothing is rounded before the sum."""
     if body.op == "MUL":
         return apply("MUL", *(apply("CAST", a, dtype="float32") for a in body.args))
     return apply("CAST", body, dtype="float32")
