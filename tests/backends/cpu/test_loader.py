@@ -114,6 +114,14 @@ def test_what_the_loader_does_not_know(target, text):
         loader.load_elf([compile_object(text, target)])
 
 
+@elf_only
+def test_a_function_of_no_library_is_an_error_in_words(target):
+    text = "declare i64 @no_such_function()\ndefine i64 @f() {\n  %v = call i64 @no_such_function()\n"
+    text += "  ret i64 %v\n}"
+    with pytest.raises(loader.MissingFunction, match="no_such_function"):
+        loader.load([compile_object(text, target)], [["f"]], target)
+
+
 def test_variables_go_through_mcjit(target):
     text = "@x = global i64 3\ndefine i64 @f() {\n  %v = load i64, ptr @x\n  store i64 4, ptr @x\n"
     text += "  ret i64 %v\n}"

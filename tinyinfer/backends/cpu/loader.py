@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinyinfer.backends.cpu.target import CpuTarget
+from tinyinfer.errors import EPFail
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -38,6 +39,10 @@ entry)."""
 
 class Unsupported(Exception):
     """An object holds something that the loader of this module does not know."""
+
+
+class MissingFunction(Unsupported, EPFail):
+    """Generated code calls a function that no library of this system has; no other loader would find it."""
 
 
 @dataclass
@@ -63,21 +68,25 @@ def load(objects: Sequence[bytes], names: Sequence[Sequence[str]], target: CpuTa
     if sys.platform == "linux" and platform.machine() == "x86_64":
         try:
             return load_elf(objects)
+        except MissingFunction:
+            raise
         except (Unsupported, OSError):
             pass
     return load_mcjit(objects, names, target)
 
 
 def outside_address(name: str) -> int:
-    """Address of a C library function that generated code calls. Raises Unsupported where there is none."""
-    for library in (None, "libm.so.6"):
+    """Address of a library function that generated code calls: of the C library, or of the compiler's own
+    library, which converts half precision for CPUs that cannot. Raises MissingFunction where no library has
+    it."""
+    for library in (None, "libm.so.6", "libgcc_s.so.1"):
         try:
             address = ctypes.cast(getattr(ctypes.CDLL(library), name), ctypes.c_void_p).value
         except (OSError, AttributeError):
             continue
         if address:
             return address
-    raise Unsupported(f"no C library function {name}")
+    raise MissingFunction(f"generated code for this CPU calls {name}, which no library of this system has")
 
 
 class _Object:
