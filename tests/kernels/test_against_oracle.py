@@ -1,0 +1,421 @@
+"""Random graphs through the whole compiler against the oracle, and against themselves compiled otherwise."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from compiled import assert_close, check, graph_of, run
+from random_graphs import DTYPES, FLOATS, GENERATORS, INTEGERS, case
+
+from tinyinfer.backends.cpu.target import named_target
+from tinyinfer.ir import build
+from tinyinfer.ir.node import Node
+from tinyinfer.ir.ops import ELEMENTWISE, TRANSCENDENTAL
+from tinyinfer.ir.oracle import evaluate
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+CASES = {name: 24 for name in GENERATORS} | {"two_convolutions": 10}
+BATCH = 8
+"""Random graphs in one test."""
+
+SWEEP_BATCHES = 40
+
+
+def check_case(name: str, seed: int, **options) -> None:
+    """Compile and compare one random graph; the failing seed is in the traceback."""
+    chosen = case(name, seed)
+    scales = [chosen.scale] * len(chosen.outputs)
+    check(chosen.outputs, chosen.feeds, scales=scales, factor=chosen.factor, **options)
+
+
+def batches(count: dict[str, int]) -> list[tuple[str, int]]:
+    return [(name, start) for name, most in count.items() for start in range(0, most, BATCH)]
+
+
+@pytest.mark.parametrize("name, start", batches(CASES))
+def test_random_graphs(name, start):
+    for seed in range(start, start + BATCH):
+        check_case(name, seed)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("batch", range(SWEEP_BATCHES))
+def test_many_random_graphs(name, batch):
+    for seed in range(1000 + batch * BATCH, 1000 + (batch + 1) * BATCH):
+        check_case(name, seed)
+
+
+# ---- the same graph compiled otherwise
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_unfused(name):
+    for seed in range(500, 504):
+        check_case(name, seed, fuse=False)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("target", ["x86_64-v3", "x86_64"])
+def test_other_vectors(name, target):
+    chosen = named_target(target)
+    if chosen.architecture != named_target("host").architecture:
+        pytest.skip(f"code for {target} does not run here")
+    for seed in range(600, 603):
+        check_case(name, seed, target=chosen)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("options", [{"fuse": False}, {"target": "x86_64-v3"}, {"target": "x86_64"}], ids=str)
+def test_many_compiled_otherwise(name, options):
+    if "target" in options:
+        options = {"target": named_target(options["target"])}
+    for seed in range(2000, 2100):
+        check_case(name, seed, **options)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_threads_change_no_bit(name):
+    for seed in range(700, 703):
+        chosen = case(name, seed)
+        graph = graph_of(*chosen.outputs)
+        for one, two in zip(
+            run(graph, chosen.feeds, threads=1), run(graph, chosen.feeds, threads=2), strict=True
+        ):
+            assert one.tobytes() == two.tobytes()
+
+
+def large_shared(rng: np.random.Generator) -> tuple[list[Node], dict[str, np.ndarray]]:
+    """Kernels of many chunks, so that threads really share them."""
+    x = build.input_node("x", (1, 32, 40, 40), "float32")
+    w = build.constant(rng.standard_normal((48, 32, 3, 3)).astype(np.float32))
+    d = build.constant(rng.standard_normal((48, 1, 3, 3)).astype(np.float32))
+    y = build.convolution(x, w, [1, 1], [1, 1], [1, 1], [1, 1])
+    z = build.convolution(build.elementwise("TANH", y), d, [1, 1], [1, 1], [1, 1], [1, 1], 48)
+    total = build.reduce("SUM", build.elementwise("SIGMOID", z), [2, 3])
+    return [y, z, total], {"x": rng.standard_normal(x.shape).astype(np.float32)}
+
+
+def test_threads_change_no_bit_of_shared_kernels():
+    outputs, feeds = large_shared(np.random.default_rng(3))
+    graph = graph_of(*outputs)
+    for one, two in zip(run(graph, feeds, threads=1), run(graph, feeds, threads=2, repeats=5), strict=True):
+        assert one.tobytes() == two.tobytes()
+    check(outputs, feeds, threads=2, scales=[100.0, 100.0, 100.0])
+
+
+# ---- every op of the table on special values
+
+
+def special_values(dtype: str) -> np.ndarray:
+    """Values where arithmetic has edges: limits, zeros, infinities, NaN, halves, powers of two."""
+    kind = np.dtype(dtype)
+    if kind.kind == "b":
+        return np.array([False, True])
+    if kind.kind == "f":
+        limits = np.finfo(kind)
+        return np.array(
+            [
+                0.0,
+                -0.0,
+                1,
+                -1,
+                0.5,
+                -0.5,
+                1.5,
+                2.5,
+                -2.5,
+                3,
+                7.25,
+                -100.125,
+                np.inf,
+                -np.inf,
+                np.nan,
+                limits.max,
+                limits.min,
+                limits.tiny,
+                -limits.tiny,
+                1e-3,
+                300,
+                -129,
+            ],
+            kind,
+        )
+    bounds = np.iinfo(kind)
+    values = [
+        0,
+        1,
+        2,
+        3,
+        7,
+        bounds.max,
+        bounds.max - 1,
+        bounds.min,
+        bounds.min + 1,
+        bounds.max // 2,
+        100,
+        -1,
+        -2,
+        -3,
+        -7,
+        (1 << 24) + 1,
+        (1 << 53) + 1,
+    ]
+    return np.array([v for v in values if bounds.min <= v <= bounds.max], kind)
+
+
+def defined(op: str, dtype: str) -> bool:
+    """Whether an op means something for a dtype."""
+    if op in ("CAST", "BITCAST"):
+        return False
+    if dtype == "bool":
+        return op in (
+            "NOT",
+            "AND",
+            "OR",
+            "XOR",
+            "ADD",
+            "MUL",
+            "MAX",
+            "MIN",
+            "MULACC",
+            "WHERE",
+        ) or op.startswith("CMP")
+    if dtype in FLOATS:
+        return op not in ("NOT", "AND", "OR", "XOR", "SHL", "SHR", "IDIV")
+    return op not in (*TRANSCENDENTAL, "RECIP", "SQRT", "DIV", "FLOOR", "CEIL", "ROUND", "TRUNC")
+
+
+OPS = [(op, dtype) for op in ELEMENTWISE for dtype in DTYPES if defined(op, dtype)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_elementwise_ops_on_special_values(dtype):
+    special = special_values(dtype)
+    a, b = (v.ravel() for v in np.meshgrid(special, special, indexing="ij"))
+    feeds = {"a": a, "b": b, "c": np.arange(a.size) % 3 == 0}
+    x, y = (build.input_node(name, a.shape, dtype) for name in "ab")
+    condition = build.input_node("c", a.shape, "bool")
+    for op in (op for op, kind in OPS if kind == dtype):
+        inputs = [condition, x, y] if op == "WHERE" else [x, y, x][: ELEMENTWISE[op].arity]
+        used = dict(feeds)
+        if op in ("SIN", "COS"):
+            # argument reduction of numbers beyond 2^53 has no meaning left to agree on
+            used["a"] = np.where(np.abs(a) < 1e4, a, 1).astype(a.dtype)
+        if op in ("SHL", "SHR"):
+            used["b"] = (np.arange(a.size) % (8 * a.itemsize)).astype(a.dtype)
+        output = build.elementwise(op, *inputs)
+        (wanted,) = evaluate([output], used)
+        (got,) = run(graph_of(output), used)
+        try:
+            assert_close(got, wanted)
+        except AssertionError as error:
+            raise AssertionError(f"{op} of {dtype}: {error}") from None
+
+
+@pytest.mark.parametrize("source", DTYPES)
+def test_casts_between_all_dtypes(source):
+    special = np.resize(special_values(source), 37)
+    if source in FLOATS:
+        with np.errstate(over="ignore"):
+            edges = np.array([65504, 2.0**31, 2.0**32 - 1, 2.0**63, -(2.0**63), 2.0**64, 1e20, -1e20]).astype(
+                source
+            )
+        special = np.concatenate([special, edges])
+    x = build.input_node("x", special.shape, source)
+    check([build.cast(x, target) for target in DTYPES if target != source], {"x": special})
+
+
+@pytest.mark.parametrize(
+    "source, target",
+    [
+        pair
+        for pair in itertools.permutations(DTYPES, 2)
+        if np.dtype(pair[0]).itemsize == np.dtype(pair[1]).itemsize
+    ],
+)
+def test_bitcasts(source, target):
+    special = np.resize(special_values(source), 37)
+    if target == "bool":
+        special = np.resize(np.array([0, 1], source), 37)
+    x = build.input_node("x", special.shape, source)
+    (got,) = run(graph_of(build.elementwise("BITCAST", x, dtype=target)), {"x": special})
+    assert got.tobytes() == special.tobytes()
+
+
+def test_subnormals_count_as_zero():
+    tiny = np.finfo(np.float32).tiny
+    values = np.array([tiny / 2, -tiny / 4, tiny, 0, 1] * 7, np.float32)
+    x = build.input_node("x", values.shape, "float32")
+    half = build.apply("MUL", x, build.scalar(0.5, "float32"))
+    (got,) = run(graph_of(half), {"x": values})
+    np.testing.assert_array_equal(got, np.array([0, 0, 0, 0, 0.5] * 7, np.float32))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integer_division_never_traps(dtype):
+    limits = np.iinfo(dtype)
+    a = np.array([limits.min, limits.max, 7, -7 % (limits.max + 1), 0], dtype).repeat(4)
+    b = np.tile(np.array([0, 1, -1 % (limits.max + 1) if limits.min == 0 else -1, 3], dtype), 5)
+    x, y = (build.input_node(name, a.shape, dtype) for name in "ab")
+    check([build.elementwise(op, x, y) for op in ("IDIV", "MOD", "FMOD")], {"a": a, "b": b})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_remainder_of_tiny_numbers_takes_the_sign_of_the_divisor(dtype):
+    tiny = float(np.finfo(dtype).tiny)
+    a = np.array([tiny * 4, -tiny * 4, 3 * tiny, -1e-20], dtype)
+    b = np.array([-0.5, 0.5, -tiny * 2, 1e-20 * 0.75], dtype)
+    x, y = (build.input_node(name, a.shape, dtype) for name in "ab")
+    check([build.elementwise("MOD", x, y)], {"a": a, "b": b})
+
+
+# ---- edges of shapes
+
+
+@pytest.mark.parametrize(
+    "shape, axes",
+    [
+        ((4, 0, 3), (1,)),
+        ((4, 0, 3), (0,)),
+        ((0,), (0,)),
+        ((5, 1), (1,)),
+        ((1, 1), (0, 1)),
+        ((3, 200), (1,)),
+        ((200, 3), (0,)),
+        ((2, 100, 19), (1,)),
+        ((2, 1, 130, 3), (1, 2)),
+        ((2000,), (0,)),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "int64", "uint32", "bool"])
+def test_reductions(shape, axes, dtype):
+    rng = np.random.default_rng(5)
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        array = rng.uniform(0.5, 1.5, shape).astype(kind)
+    else:
+        array = rng.integers(0, 2 if dtype == "bool" else 100, shape).astype(kind)
+    x = build.input_node("x", shape, dtype)
+    outputs = [build.reduce(op, x, axes) for op in ("SUM", "MAX", "MIN", "PROD")]
+    check(outputs, {"x": array}, factor=4.0)
+    if kind.kind == "f" and array.size:
+        array[tuple(d // 2 for d in shape)] = np.nan
+        check(outputs, {"x": array}, factor=4.0)
+
+
+def test_values_without_elements():
+    f32 = np.float32
+    empty, none = build.input_node("e", (0, 16), "float32"), build.input_node("n", (3, 0), "float32")
+    weights = build.constant(np.ones((16, 32), f32))
+    x = build.input_node("x", (2, 16), "float32")
+    indices = build.input_node("i", (0,), "int64")
+    outputs = [
+        build.elementwise("EXP", empty),
+        build.matmul(empty, weights),
+        build.permute(empty, [1, 0]),
+        build.matmul(none, build.input_node("m", (0, 32), "float32")),
+        build.gather(x, indices, 0),
+        build.gather(empty, build.input_node("j", (4,), "int64"), 0),
+        build.reduce("MAX", none, [1]),
+        empty,
+        build.pad(none, [0, 2], [0, 3], 1.5),
+        build.concat([empty, x], 0),
+    ]
+    check(
+        outputs,
+        {
+            "e": np.zeros((0, 16), f32),
+            "n": np.zeros((3, 0), f32),
+            "m": np.zeros((0, 32), f32),
+            "x": np.ones((2, 16), f32),
+            "i": np.zeros(0, np.int64),
+            "j": np.array([0, 1, -1, 5]),
+        },
+    )
+
+
+def test_outputs_that_nothing_computes():
+    array = np.arange(12, dtype=np.float32).reshape(3, 4)
+    x = build.input_node("x", (3, 4), "float32")
+    table = build.constant(np.arange(6.0).reshape(2, 3))
+    outputs = [
+        x,
+        table,
+        x,
+        build.permute(x, [1, 0]),
+        build.scalar(2, "int8"),
+        build.iota((3, 4), 1),
+        table,
+        build.full(7, (2, 2), "uint8"),
+        build.iota((5,), 0, "int32"),
+    ]
+    check(outputs, {"x": array})
+
+
+def test_scalars():
+    s = build.input_node("s", (), "float32")
+    outputs = [
+        build.elementwise("EXP", s),
+        s,
+        build.reshape(s, [1, 1]),
+        build.reduce("SUM", build.expand(s, (5,)), [0]),
+    ]
+    check(outputs, {"s": np.array(1.5, np.float32)})
+
+
+# ---- what once went wrong
+
+
+def test_half_precision_sums_are_accumulated_in_single_precision():
+    rng = np.random.default_rng(0)
+    h = build.input_node("h", (5, 600), "float16")
+    array = rng.uniform(0, 4, (5, 600)).astype(np.float16)
+    weights = build.constant(rng.uniform(0, 1, (600, 20)).astype(np.float16))
+    check([build.matmul(h, weights), build.reduce("SUM", h, [1])], {"h": array}, factor=0.5)
+
+
+def test_padding_around_indices_is_guarded():
+    """A gather below a pad reads no index outside of its table, and does not believe the table's range."""
+    rng = np.random.default_rng(0)
+    x = build.input_node("x", (7, 16), "float32")
+    feeds = {"x": rng.standard_normal((7, 16)).astype(np.float32), "i": np.array([6, 0, 3])}
+    table = build.constant(np.array([2, 3, 4], np.int32))
+    indices = build.input_node("i", (3,), "int64")
+    outputs = [
+        build.gather(x, build.pad(table, [1], [2], 100), 0),
+        build.pad(build.gather(x, table, 0), [1, 0], [2, 0]),
+        build.pad(build.gather(x, indices, 0), [400, 0], [2, 0], 3.0),
+    ]
+    check(outputs, feeds)
+
+
+def test_indices_computed_by_contractions_and_transcendentals():
+    rng = np.random.default_rng(0)
+    x = build.input_node("x", (7, 16), "float32")
+    w = build.constant(rng.standard_normal((16, 32)).astype(np.float32))
+    y = build.matmul(x, w)
+    table = build.constant(np.arange(50, dtype=np.float32))
+    picked = build.gather(table, build.cast(build.elementwise("ABS", y), "int32"), 0)
+    powers = build.gather(table, build.cast(build.elementwise("EXP", x), "int32"), 0)
+    feeds = {"x": rng.standard_normal((7, 16)).astype(np.float32)}
+    check([build.elementwise("ADD", y, picked), powers], feeds, scales=[50.0, None])
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_windows_minus_row_statistics(batch):
+    """A short reduction whose neighbours form a tile, in a kernel that also needs a statistic of each row."""
+    x = build.input_node("x", (batch, 3, 40), "float32")
+    windows = build.reduce("SUM", build.window(x, [3], [1], [1], [1], [1]), [3])
+    mean = build.reduce("SUM", x, [1, 2], keepdims=True)
+    array = np.random.default_rng(1).standard_normal((batch, 3, 40)).astype(np.float32)
+    check([build.apply("SUB", windows, mean)], {"x": array}, scales=[20.0])
+
+
+def test_literals_beyond_a_dtype():
+    h = build.input_node("h", (3, 4), "float16")
+    check([build.pad(h, [1, 1], [1, 1], -1e9)], {"h": np.ones((3, 4), np.float16)})
