@@ -25,6 +25,9 @@ MOST_CHUNKS = 32
 
 UNROLLED_K = 4
 
+COLD_BYTES = 128 << 10
+"""Packed constants of this size are taken to lie beyond the second-level cache when a kernel starts."""
+
 L1_BYTES = 24 << 10
 VECTOR_BYTES = 64
 
@@ -63,11 +66,12 @@ class ContractionSchedule:
     row_blocks: int
     column_blocks: int
     rows_outside: bool
+    prefetch: bool = False
 
     @property
     def name(self) -> str:
         """The schedule as a kernel's name spells it."""
-        order = "r" if self.rows_outside else "p"
+        order = "r" if self.rows_outside else "pf" if self.prefetch else "p"
         return f"{self.tile_y}x{self.tile_x}x{self.vectors}v{self.lanes}_k{self.unroll}{order}"
 
 
@@ -133,9 +137,13 @@ def schedule_contraction(c: ContractionNest, vectors: int, machine: MachineModel
     wanted = int(min(MOST_CHUNKS, max(1, groups * flops // CHUNK_FLOPS)))
     row_blocks, column_blocks = _blocks(max(1, ceil(wanted / groups)), rows, k, c, row_tiles, panels)
     panel_bytes = 4.0 * k * c.panels.lane.size
-    rows_outside = panel_bytes * ceil(panels / column_blocks) <= L2_BYTES / 2
+    streamed = c.packed and panel_bytes * panels >= COLD_BYTES
+    block_bytes = 4.0 * rows / row_blocks * (_k_footprint(c) + c.panels.columns / column_blocks)
+    fits = panel_bytes * ceil(panels / column_blocks) <= L2_BYTES / 2
+    rows_outside = fits and not (streamed and block_bytes <= L2_BYTES)
+    prefetch = streamed and not rows_outside and panels > 1
     return ContractionSchedule(
-        machine.lanes, vectors, tile_y, tile_x, _unroll(c), row_blocks, column_blocks, rows_outside
+        machine.lanes, vectors, tile_y, tile_x, _unroll(c), row_blocks, column_blocks, rows_outside, prefetch
     )
 
 

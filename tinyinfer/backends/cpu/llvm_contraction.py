@@ -169,6 +169,8 @@ class ContractionPrinter:
                     )
                     at = q.at(lane, (None, j * w.lanes)).lanes_along(lane, mask)
                     columns.append(ev.load(self.nest.b, "float32", at).text)
+                    if self.schedule.prefetch:
+                        ev.prefetch(self.nest.b, at.moved(self.nest.panels.panel, 1))
                 for r, row in enumerate(rows):
                     scalar = ev.load(self.nest.a, "float32", self._row(q, row))
                     spread = w.splat(scalar).text

@@ -250,6 +250,13 @@ class Evaluator:
         known = self.pointer(access.argument, base, 0)
         self.tables[-1][key] = self.w.emit(f'call ptr asm "", "=r,0"(ptr {known})')
 
+    def prefetch(self, access: Access, p: Position) -> None:
+        """Ask for the cache line of an element to be brought near; an address outside of memory is no fault."""
+        base, offset = self.split(access.address, p)
+        self.w.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        place = self.pointer(access.argument, base, offset)
+        self.w.do(f"call void @llvm.prefetch.p0(ptr {place}, i32 0, i32 2, i32 1)")
+
     def guard(self, guards: tuple[tuple[Index, int], ...], p: Position) -> tuple[str | None, bool]:
         """The i1 (or vector of them) that all guards hold, and whether it is a vector."""
         w = self.w
