@@ -15,13 +15,13 @@ from typing import Protocol
 
 import numpy as np
 
-from tinyinfer.backends.cpu.llvm_halo import HaloRegion
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.index import Axis
 from tinyinfer.ir.node import Graph, Node
 from tinyinfer.kernels.assign import assign
 from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import walk
+from tinyinfer.kernels.halo import HaloRegion, halo_regions
 from tinyinfer.kernels.layout import Buffer
 from tinyinfer.kernels.nest import LoopNest, free_axes, merge_axes
 from tinyinfer.kernels.physical import (
@@ -223,24 +223,6 @@ def _halo_step(buffer: Buffer, printer: KernelPrinter) -> _Step:
     return _Step(source, [buffer], (), 1, f"halo of {title}", origin, 0, size, lambda: description)
 
 
-def halo_regions(buffer: Buffer) -> list[HaloRegion]:
-    """The halo of a buffer as disjoint runs: dimension by dimension, outer to inner."""
-    assert buffer.order is not None
-    regions = []
-    shape, halo, strides = buffer.value.shape, buffer.halo, buffer.strides
-    loops: list[tuple[int, int]] = []
-    start = 0
-    for d in buffer.order:
-        before, after = halo[d]
-        for first, count in ((0, before), (before + shape[d], after)):
-            if count:
-                regions.append(HaloRegion(start + first * strides[d], tuple(loops), count * strides[d]))
-        start += before * strides[d]
-        if shape[d] > 1:
-            loops.append((shape[d], strides[d]))
-    return regions
-
-
 def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], options: CompileOptions) -> Plan:
     lifetimes: dict[Buffer, list[int]] = {}
     for position, step in enumerate(steps):
@@ -323,7 +305,8 @@ def _plan_text(launches: list[Launch], arena_bytes: int) -> str:
     for number, launch in enumerate(launches):
         arguments = " ".join(f"{a.space}[{a.number}]+{a.offset}" for a in launch.arguments)
         wait = "wait" if launch.waits else "    "
-        lines.append(f"{number:4d} {wait} {launch.chunks:3d}x {launch.kernel.name} {arguments}  ; {launch.title}")
+        name, title = launch.kernel.name, launch.title
+        lines.append(f"{number:4d} {wait} {launch.chunks:3d}x {name} {arguments}  ; {title}")
     return "\n".join(lines)
 
 

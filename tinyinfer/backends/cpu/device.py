@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from tinyinfer.backends.base import Executable
 from tinyinfer.backends.cpu.llvm_contraction import ContractionPrinter
-from tinyinfer.backends.cpu.llvm_halo import HaloRegion, print_halo
+from tinyinfer.backends.cpu.llvm_halo import print_halo
 from tinyinfer.backends.cpu.llvm_map import MapPrinter
 from tinyinfer.backends.cpu.target import CpuTarget, host_target
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.node import Graph
+from tinyinfer.kernels.halo import HaloRegion
 from tinyinfer.kernels.nest import LoopNest
 from tinyinfer.kernels.physical import ContractionNest
 from tinyinfer.kernels.plan import build_plan

@@ -251,7 +251,7 @@ class Evaluator:
         self.tables[-1][key] = self.w.emit(f'call ptr asm "", "=r,0"(ptr {known})')
 
     def prefetch(self, access: Access, p: Position) -> None:
-        """Ask for the cache line of an element to be brought near; an address outside of memory is no fault."""
+        """Ask for the cache line of an element; an address outside of memory is no fault."""
         base, offset = self.split(access.address, p)
         self.w.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         place = self.pointer(access.argument, base, offset)

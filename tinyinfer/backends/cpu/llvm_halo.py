@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tinyinfer.backends.cpu.llvm_writer import ITEM_BYTES, Writer, literal, memory_type
-
-
-@dataclass(frozen=True)
-class HaloRegion:
-    """Runs of `length` contiguous elements at `start` + Σ counter · stride over the `loops` (count,
-    stride)."""
-
-    start: int
-    loops: tuple[tuple[int, int], ...]
-    length: int
+from tinyinfer.kernels.halo import HaloRegion
 
 
 def print_halo(
