@@ -167,6 +167,10 @@ def _read_tensor_proto(path: str) -> np.ndarray:
             raise BadInput(f"{path}: no ONNX TensorProto") from None
     if tensor.data_location == TensorProto.EXTERNAL or not tensor.data_type:
         raise BadInput(f"{path}: no ONNX TensorProto with its data in it")
+    if tensor.data_type not in TensorProto.DataType.values():
+        raise BadInput(f"{path}: element type {tensor.data_type} is none that ONNX knows")
+    if any(size < 0 for size in tensor.dims):
+        raise BadInput(f"{path}: a tensor of shape {list(tensor.dims)}")
     return numpy_helper.to_array(tensor)
 
 
@@ -222,14 +226,17 @@ def _random(arg: NodeArg, source: str, shape: tuple[int, ...], generator: np.ran
             low, high = map(float, words)
         except ValueError:
             raise BadInput(f"--input {arg.name}={source}: expected random:LOW:HIGH") from None
-        if not low < high:
-            raise BadInput(f"--input {arg.name}={source}: LOW must be below HIGH")
+        if not low < high or not np.isfinite([low, high]).all():
+            raise BadInput(f"--input {arg.name}={source}: LOW and HIGH must be numbers, LOW below HIGH")
     if dtype.kind == "O":
         raise BadInput(f"input {arg.name!r} takes strings: random ones mean nothing")
     if dtype.kind == "b":
         return generator.random(shape) < 0.5
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        first, last = max(int(low), limits.min), min(int(high) - 1, limits.max)
-        return generator.integers(first, max(first, last), shape, dtype=np.int64, endpoint=True).astype(dtype)
+        first, last = max(int(low), limits.min), min(max(int(low), int(high) - 1), limits.max)
+        if first > last:
+            raise BadInput(f"--input {arg.name}={source}: no {dtype} lies there")
+        wide = np.uint64 if dtype == np.uint64 else np.int64
+        return generator.integers(first, last, shape, dtype=wide, endpoint=True).astype(dtype)
     return (generator.random(shape, dtype=np.float32) * (high - low) + low).astype(dtype)

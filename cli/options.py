@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,7 +36,11 @@ class SessionChoice:
     input_shapes: dict[str, tuple[int, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.input_shapes = dict(map(parse_shape, self.shapes))
+        self.input_shapes = {}
+        for name, shape in map(parse_shape, self.shapes):
+            if name in self.input_shapes:
+                raise BadInput(f"--shape {name}: given twice")
+            self.input_shapes[name] = shape
 
     def options(self) -> SessionOptions:
         """Session options that compile for the shapes of --shape."""
@@ -198,6 +203,8 @@ def parse_numbers(flag: str, text: str, counts: tuple[int, ...]) -> tuple[float,
         numbers = tuple(float(word) for word in text.split(","))
     except ValueError:
         raise BadInput(f"{flag} {text!r}: expected numbers with commas between, as 0.5,0.5,0.5") from None
+    if not all(map(math.isfinite, numbers)):
+        raise BadInput(f"{flag} {text!r}: expected finite numbers")
     if len(numbers) not in counts:
         expected = " or ".join(map(str, counts))
         raise BadInput(f"{flag} {text!r}: {len(numbers)} numbers given, {expected} expected")

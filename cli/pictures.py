@@ -139,6 +139,8 @@ def _normalise(pixels: np.ndarray, dtype: str, preset: bool, choice: PictureChoi
         if 0 in std:
             raise BadInput(f"--std {choice.std!r}: division by zero")
     scale = 1 / 255 if choice.scale is None else choice.scale
+    if not np.isfinite(scale):
+        raise BadInput(f"--scale {scale}: expected a finite number")
     shift, divisor = np.array(mean, np.float32), np.array(std, np.float32)
     values = (pixels.astype(np.float32) * np.float32(scale) - shift) / divisor
     if preset and plain:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import time
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ def command(
     session = choice.open()
     feeds = gather_feeds(session, inputs, choice.input_shapes, fill_missing=False)
     executable = session.prepare(feeds.arrays)
+    place = _make_folder(folder) if folder is not None else None
     if verbose or not as_json:
         for name, note in feeds.notes.items():
             array = feeds.arrays[name]
@@ -68,8 +71,8 @@ def command(
     seconds = time.perf_counter() - start
     names = [output.name for output in session.get_outputs()]
     outputs = [_summary(name, value, labels, feeds) for name, value in zip(names, results)]
-    if folder is not None:
-        _write(Path(folder), names, results)
+    if place is not None:
+        _write(place, names, results)
     if as_json:
         print_json(
             {
@@ -127,11 +130,24 @@ def _print(output: dict[str, Any]) -> None:
         click.echo(f"  {entry['probability']:7.2%}  class {entry['class']}{label}")
 
 
+def _make_folder(folder: str) -> Path:
+    """`folder`, made if need be; BadInput where files cannot be written there."""
+    place = Path(folder)
+    try:
+        if not folder:
+            raise FileNotFoundError(ENOENT, "an empty path")
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise BadInput(f"--output {folder!r}: {error.strerror}") from None
+    return place
+
+
 def _write(folder: Path, names: list[str], results: list[Any]) -> None:
     """Every output as a .npy file; names that would be the same file get a number."""
     if any(not isinstance(value, np.ndarray) for value in results):
         raise BadInput("--output: an output is no tensor and cannot be written as .npy")
-    folder.mkdir(parents=True, exist_ok=True)
     used: set[str] = set()
     for number, (name, value) in enumerate(zip(names, results)):
         stem = re.sub(r"[^\w.-]+", "_", name).strip(".") or f"output_{number}"
