@@ -180,7 +180,7 @@ class _Assignment:
         buffer = self.buffers.get(access.value)
         if buffer is not None and buffer.ask_halo(wanted, access.fill):
             return expression("LOAD", (), load.dtype, replace(access, guards=(), fill=0))
-        if any(b + a > max(32, d) for (b, a), d in zip(wanted, access.value.shape)):
+        if any(b + a > max(64, 2 * d) for (b, a), d in zip(wanted, access.value.shape)):
             return None
         order = dense_order(self.source_strides(access.value))
         copied = self.copy(access.value, order, access.fill)

@@ -101,7 +101,7 @@ class Buffer:
             current = current.parent
         if owner.fill is not None and owner.fill != fill:
             return False
-        if any(b + a > max(32, d) for (b, a), d in zip(wanted, self.value.shape)):
+        if any(b + a > max(64, 2 * d) for (b, a), d in zip(wanted, self.value.shape)):
             return False
         owner.fill = fill
         for have, (before, after) in zip(owner.halo, wanted):
