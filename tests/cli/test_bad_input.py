@@ -1,7 +1,7 @@
 """More of what can be wrong with a command line or the files that it names: one line, exit code 2, no trace.
 
-`test_errors.py` has the common mistakes; here are files of every kind where a model belongs, truncated models,
-flags at their limits, folders that cannot be written, and caches that cannot be used.
+`test_errors.py` has the common mistakes; here are files of every kind where a model belongs, models that end
+too early, flags at their limits, folders that cannot be written, and caches that cannot be used.
 """
 
 import os
