@@ -113,6 +113,22 @@ def test_values_that_decide_shapes_are_part_of_the_key():
     assert len(device.made) == 2 and asked[-1] == {"n": [2]}
 
 
+def test_values_are_bounded_like_shapes():
+    device = FakeDevice()
+
+    def make(given, known):
+        if "n" not in known:
+            raise NeedsValue("a shape depends on n", ["n"])
+        return make_graph(given, known)
+
+    kept = specialiser(device, 2, make)
+    for size in range(1, 5):
+        for value in range(5):
+            kept.get((("x", (size,)), ("n", (1,))), {"x": np.zeros(size, np.float32), "n": np.array([value])})
+    assert len(kept) == 2 and len(device.made) == 20 and sum(not e.closed for e in device.made) == 2
+    assert len(kept._deciding) == 1
+
+
 def test_threads_that_want_the_same_shapes_compile_once():
     device = FakeDevice()
     kept = specialiser(device)

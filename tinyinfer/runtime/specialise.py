@@ -107,6 +107,9 @@ class Specialiser:
             with self._lock:
                 self._kept[self._key(shapes, values)] = made
                 dropped = self._kept.popitem(last=False)[1] if len(self._kept) > self._limit else None
+                if dropped is not None:
+                    kept = {key[0] for key in self._kept}
+                    self._deciding = {s: names for s, names in self._deciding.items() if s in kept}
         if dropped is not None:
             dropped.close()
         return made
