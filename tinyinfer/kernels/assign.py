@@ -13,12 +13,12 @@ from math import prod
 
 from tinyinfer.ir.index import Axis, Index, index
 from tinyinfer.ir.node import Graph, Node, node
+from tinyinfer.kernels.access import ValueAccess, rebuild, walk_with_indices
 from tinyinfer.kernels.contraction import MINIMUM_N, Contraction, find_contraction, has_columns
 from tinyinfer.kernels.expression import Expr, expression
 from tinyinfer.kernels.fuse import Fusion, fuse
 from tinyinfer.kernels.layout import Buffer, axis_strides, dense_strides
-from tinyinfer.kernels.lower import LoweredKernel, ValueAccess, lower, walk_with_indices
-from tinyinfer.kernels.nest import rebuild
+from tinyinfer.kernels.lower import LoweredKernel, lower
 
 MINIMUM_ROWS_TO_COPY = 16
 """With fewer rows, reordering the vectorised operand costs as much as the contraction itself."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from tinyinfer.ir.index import Axis, Index, Slot, atoms_of
 from tinyinfer.ir.node import Node
+from tinyinfer.kernels.access import payloads, walk_with_indices
 from tinyinfer.kernels.expression import Expr, walk
-from tinyinfer.kernels.lower import LoweredKernel, payloads, walk_with_indices
+from tinyinfer.kernels.lower import LoweredKernel
 
 MINIMUM_N = 4
 """Fewer columns than this leave most of a vector empty: such kernels are scheduled as maps."""
@@ -66,7 +67,8 @@ def _affine(indices: tuple[Index, ...]) -> bool:
 def find_contraction(kernel: LoweredKernel) -> Contraction | None:
     """The contraction of a lowered kernel, or None if it has none that register tiles suit."""
     reduces = [e for e in walk(kernel.body) if e.op == "REDUCE"]
-    if len(reduces) != 1 or any(e.op == "REDUCE" for p in index_data(kernel.body) for e in walk_with_indices(p)):
+    hidden = (e for data in index_data(kernel.body) for e in walk_with_indices(data))
+    if len(reduces) != 1 or any(e.op == "REDUCE" for e in hidden):
         return None
     total = reduces[0]
     op, k = total.attrs

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinyinfer.ir.index import Index, Slot, atoms_of, row_major_strides
 from tinyinfer.ir.node import Node
+from tinyinfer.kernels.access import walk_with_indices
 
 ALIASING_BYTES = 4096
 """Rows whose stride is a multiple of this fall into the same L1 sets; such strides get one vector more."""
@@ -149,8 +150,6 @@ def axis_strides(indices: tuple[Index, ...], strides: tuple[int, ...]) -> dict:
 
 
 def _payload_axes(slot: Slot) -> set:
-    from tinyinfer.kernels.lower import walk_with_indices
-
     axes: set = set()
     for e in walk_with_indices(slot.payload):
         if e.op == "LOAD":

@@ -12,21 +12,11 @@ from dataclasses import dataclass, field, replace
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of, index, substitute
 from tinyinfer.ir.node import Node
 from tinyinfer.ir.ops import reduce_identity
-from tinyinfer.kernels.expression import Expr, apply, const, expression, walk
-
+from tinyinfer.kernels.access import ValueAccess, rebuild, walk_with_indices
+from tinyinfer.kernels.expression import Expr, apply, const, expression
 
 NARROW_FLOATS = ("float16", "bfloat16")
 """Sums and products of these are accumulated in single precision and rounded once."""
-
-
-@dataclass(frozen=True)
-class ValueAccess:
-    """A load before buffers are laid out: element `indices` of `value`, or `fill` where a guard fails."""
-
-    value: Node
-    indices: tuple[Index, ...]
-    guards: tuple[tuple[Index, int], ...] = ()
-    fill: float | int | bool = 0
 
 
 @dataclass
@@ -42,41 +32,6 @@ class LoweredKernel:
     def accesses(self) -> list[ValueAccess]:
         """Every load once, arguments before users, also those that compute indices."""
         return [e.attrs for e in walk_with_indices(self.body) if e.op == "LOAD"]
-
-
-def walk_with_indices(root: Expr):
-    """`walk`, going also into the expressions that data-dependent indices are read from."""
-    seen: set[int] = set()
-
-    def visit(top: Expr):
-        for e in walk(top):
-            if id(e) in seen:
-                continue
-            seen.add(id(e))
-            for inner in payloads(e):
-                yield from visit(inner)
-            yield e
-
-    yield from visit(root)
-
-
-def payloads(e: Expr) -> list[Expr]:
-    """The expressions whose integer values occur in the indices of `e`."""
-    indices: list[Index] = []
-    if e.op == "LOAD":
-        indices = (
-            [*e.attrs.indices, *(g for g, _ in e.attrs.guards)]
-            if isinstance(e.attrs, ValueAccess)
-            else [e.attrs.address, *(g for g, _ in e.attrs.guards)]
-        )
-    elif e.op == "INDEX":
-        indices = [e.attrs]
-    found: dict[int, Expr] = {}
-    for i in indices:
-        for a in atoms_of(i):
-            if isinstance(a, Slot) and a.payload is not None:
-                found[id(a.payload)] = a.payload
-    return [found[k] for k in found]
 
 
 def lower(root: Node, materialised: set[Node]) -> LoweredKernel:
@@ -282,7 +237,6 @@ def _guard_condition(guards: tuple[tuple[Index, int], ...]) -> Expr:
 
 def _guard_loads(root: Expr, guards: tuple[tuple[Index, int], ...]) -> Expr:
     """`root` with every load guarded as well, also those of indices: nothing outside of a buffer is read."""
-    from tinyinfer.kernels.nest import rebuild
 
     def guarded(e: Expr) -> Expr | None:
         if e.op != "LOAD":

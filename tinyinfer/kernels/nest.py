@@ -1,7 +1,6 @@
 """Loop nests: a kernel after buffers have places. Every load is an address in elements of an argument.
 
-A nest is canonical: axes and arguments are numbered in the order of first use, so that equal layers print the
-same text, and the text is what identifies the kernel's code.
+Equal layers print the same text, and the text is what identifies the kernel's code.
 """
 
 from __future__ import annotations
@@ -9,19 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of, index, linear, substitute
-from tinyinfer.kernels.expression import Expr, expression, walk
-from tinyinfer.kernels.lower import walk_with_indices
-
-
-@dataclass(frozen=True)
-class Access:
-    """Element `address` of argument number `argument`, or `fill` where a guard fails."""
-
-    argument: int
-    address: Index
-    guards: tuple[tuple[Index, int], ...] = ()
-    fill: float | int | bool = 0
+from tinyinfer.ir.index import Axis, FloorDiv, Index, Mod, Slot, atoms_of, linear
+from tinyinfer.kernels.access import rebuild, walk_with_indices
+from tinyinfer.kernels.expression import Expr, expression
 
 
 @dataclass
@@ -63,48 +52,6 @@ def _attribute_text(e: Expr, names: dict[int, str]) -> str:
         op, axes = e.attrs
         return f"{op} {' '.join(f'{a.name}:{a.size}' for a in axes)}"
     return repr(e.attrs)
-
-
-def rebuild(root: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
-    """`root` with every expression replaced by `change` of it (None keeps), arguments rebuilt first.
-
-    Data-dependent indices are rebuilt too.
-    """
-    memo: dict[int, Expr] = {}
-
-    def visit(top: Expr) -> Expr:
-        for e in walk(top):
-            if id(e) in memo:
-                continue
-            made = e
-            if e.op in ("LOAD", "INDEX"):
-                made = _rebuild_payloads(e, visit)
-            elif e.args:
-                made = expression(e.op, tuple(memo[id(a)] for a in e.args), e.dtype, e.attrs)
-            memo[id(e)] = change(made) or made
-        return memo[id(top)]
-
-    return visit(root)
-
-
-def _rebuild_payloads(e: Expr, visit: Callable[[Expr], Expr]) -> Expr:
-    from tinyinfer.kernels.lower import ValueAccess
-
-    def renew(value: Index) -> Index:
-        slots = [a for a in atoms_of(value) if isinstance(a, Slot) and a.payload is not None]
-        if not slots:
-            return value
-        table: dict[Atom, Index] = {a: index(Slot(a.number, a.lo, a.hi, visit(a.payload))) for a in slots}
-        return substitute(value, table)
-
-    if e.op == "INDEX":
-        return expression("INDEX", (), e.dtype, renew(e.attrs))
-    guards = tuple((renew(g), n) for g, n in e.attrs.guards)
-    if isinstance(e.attrs, ValueAccess):
-        changed = replace(e.attrs, indices=tuple(map(renew, e.attrs.indices)), guards=guards)
-    else:
-        changed = replace(e.attrs, address=renew(e.attrs.address), guards=guards)
-    return expression("LOAD", (), e.dtype, changed)
 
 
 def map_indices(
@@ -210,24 +157,6 @@ def join_terms(value: Index, outer: Axis, inner: Axis, joined: Axis) -> Index:
     terms = {a: c for a, c in value.terms if a != outer and a != inner}
     terms[joined] = scale
     return linear(terms, value.const)
-
-
-def canonical(nest: LoopNest) -> tuple[LoopNest, dict[Axis, Axis]]:
-    """The nest with axes named a0, a1 … (reduce axes after the root ones), and the renaming."""
-    names: dict[Axis, Axis] = {}
-    for a in nest.axes:
-        names[a] = Axis(f"a{len(names)}", a.size)
-    for e in walk_with_indices(nest.body):
-        if e.op == "REDUCE":
-            for a in e.attrs[1]:
-                names.setdefault(a, Axis(f"a{len(names)}", a.size))
-    table: dict[Atom, Index] = {a: index(b) for a, b in names.items()}
-
-    def change(value: Index) -> Index:
-        return substitute(value, table)
-
-    body = map_indices(nest.body, change, lambda group: tuple(names[a] for a in group))
-    return LoopNest(tuple(names[a] for a in nest.axes), change(nest.store), body, nest.dtypes), names
 
 
 def free_axes(root: Expr) -> dict[int, frozenset[Axis]]:

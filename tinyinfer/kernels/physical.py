@@ -14,11 +14,12 @@ import numpy as np
 
 from tinyinfer.ir.index import Axis, Index, atoms_of, index, linear, row_major_strides
 from tinyinfer.ir.node import Literal, Node
+from tinyinfer.kernels.access import Access, rebuild, walk_with_indices
 from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import Expr, expression, walk
 from tinyinfer.kernels.layout import Buffer
-from tinyinfer.kernels.lower import LoweredKernel, walk_with_indices
-from tinyinfer.kernels.nest import Access, LoopNest, indices_of, join_terms, map_indices, mergeable, rebuild
+from tinyinfer.kernels.lower import LoweredKernel
+from tinyinfer.kernels.nest import LoopNest, indices_of, join_terms, map_indices, mergeable
 
 
 @dataclass(frozen=True)

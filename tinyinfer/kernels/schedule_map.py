@@ -13,8 +13,8 @@ from math import ceil
 
 from tinyinfer.ir.index import Axis, Slot, atoms_of
 from tinyinfer.ir.ops import ELEMENTWISE
+from tinyinfer.kernels.access import walk_with_indices
 from tinyinfer.kernels.expression import Expr, walk
-from tinyinfer.kernels.lower import walk_with_indices
 from tinyinfer.kernels.nest import LoopNest, free_axes
 
 CHUNK_CYCLES = 25_000

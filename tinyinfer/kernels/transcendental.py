@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinyinfer.ir.ops import TRANSCENDENTAL
+from tinyinfer.kernels.access import rebuild
 from tinyinfer.kernels.expression import Expr, apply, const
-from tinyinfer.kernels.nest import rebuild
 from tinyinfer.kernels.transcendental_exponential import erf, exp, sigmoid, tanh
 from tinyinfer.kernels.transcendental_float import FORMATS
 from tinyinfer.kernels.transcendental_logarithm import log, power

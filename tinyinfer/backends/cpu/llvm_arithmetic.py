@@ -104,7 +104,7 @@ def _float(w: Writer, op: str, e: Expr, args: list[Value], typed: list[str], kin
 
 
 def _fused_in_single(w: Writer, args: list[Value]) -> str:
-    """a · b + c of narrow floats in single precision: LLVM would go through double and a library's conversion."""
+    """a · b + c of narrow floats in single precision: LLVM would call a library's conversion from double."""
     vector = args[0].vector
     wide = [w.typed(Value(_cast(w, a, "float32"), "float32", vector)) for a in args]
     result = w.call(f"llvm.fma.{suffix(w, 'float32', vector)}", w.type("float32", vector), *wide)
@@ -135,7 +135,10 @@ def _integer(w: Writer, op: str, args: list[Value], typed: list[str], kind: str,
         return w.splat_literal(value, dtype) if vector else literal(value, dtype)
 
     if dtype == "bool" and op in ("ADD", "MULACC"):
-        terms = args if op == "ADD" else [Value(w.emit(f"and {typed[0]}, {args[1].text}"), dtype, args[0].vector), args[2]]
+        terms = args
+        if op == "MULACC":
+            both = w.emit(f"and {typed[0]}, {args[1].text}")
+            terms = [Value(both, dtype, args[0].vector), args[2]]
         return w.emit(f"or {w.typed(terms[0])}, {terms[1].text}")
     if op in INTEGER_BINARY:
         return w.emit(f"{INTEGER_BINARY[op]} {typed[0]}, {args[1].text}")

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from tinyinfer.backends.cpu.llvm_arithmetic import arithmetic
 from tinyinfer.backends.cpu.llvm_expression import Evaluator, Place, Position, tail_mask
-from tinyinfer.backends.cpu.llvm_writer import Value, Writer, literal
+from tinyinfer.backends.cpu.llvm_writer import Value, Writer
 from tinyinfer.ir.index import Axis
 from tinyinfer.kernels.expression import Expr, walk
 from tinyinfer.kernels.physical import ACCUMULATOR, ContractionNest
@@ -311,8 +312,6 @@ def _with_slot(ev: Evaluator, root: Expr, slot: Expr, value: Value, p: Position)
             dependent.add(id(e))
     local: dict[int, Value] = {id(slot): value}
 
-    from tinyinfer.backends.cpu.llvm_arithmetic import arithmetic
-
     for e in walk(root):
         if id(e) not in local:
             if id(e) in dependent:
@@ -335,6 +334,3 @@ def _range(w: Writer, block: str, total: int, blocks: int) -> tuple[str, str]:
     following = w.emit(f"add nuw nsw i64 {block}, 1")
     last = w.emit(f"udiv i64 {w.emit(f'mul nuw nsw i64 {following}, {total}')}, {blocks}")
     return first, last
-
-
-__all__ = ["ContractionPrinter", "literal"]

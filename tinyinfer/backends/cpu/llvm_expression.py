@@ -22,8 +22,9 @@ from tinyinfer.backends.cpu.llvm_writer import (
     memory_type,
 )
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of
+from tinyinfer.kernels.access import Access
 from tinyinfer.kernels.expression import Expr
-from tinyinfer.kernels.nest import Access, free_axes
+from tinyinfer.kernels.nest import free_axes
 
 Place = tuple[str | None, int]
 """An axis's value: a 64-bit register (None for zero) and a literal added to it."""

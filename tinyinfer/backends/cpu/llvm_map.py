@@ -15,9 +15,9 @@ from tinyinfer.backends.cpu.llvm_expression import Evaluator, Place, Position, t
 from tinyinfer.backends.cpu.llvm_writer import Value, Writer, is_float, is_signed, literal
 from tinyinfer.ir.index import Atom, Axis, Index, index, substitute
 from tinyinfer.ir.ops import reduce_identity
-from tinyinfer.kernels.expression import Expr, expression
-from tinyinfer.kernels.lower import walk_with_indices
-from tinyinfer.kernels.nest import Access, LoopNest, map_indices, rebuild
+from tinyinfer.kernels.access import Access, rebuild, walk_with_indices
+from tinyinfer.kernels.expression import Expr, expression, walk
+from tinyinfer.kernels.nest import LoopNest, map_indices
 from tinyinfer.kernels.schedule_map import (
     MapSchedule,
     expression_weight,
@@ -466,6 +466,4 @@ def transpose(w: Writer, block: list[str], dtype: str) -> list[str]:
 
 
 def _main_stride(e: Expr, axis: Axis) -> int:
-    from tinyinfer.kernels.expression import walk
-
     return max((abs(x.attrs.address.coefficient(axis)) for x in walk(e.args[0]) if x.op == "LOAD"), default=0)
