@@ -35,7 +35,7 @@ class Feeder:
     feeds: dict[str, np.ndarray] = field(default_factory=dict)
 
     def array(self, shape: Sequence[int], dtype: str = "float32") -> np.ndarray:
-        """Random numbers: normal ones, integers of the whole range or, half of the time, small ones; bools."""
+        """Random numbers: normal ones, integers of the whole range or (half of the time) small ones."""
         kind = np.dtype(dtype)
         if kind.kind == "f":
             return np.asarray(self.rng.standard_normal(tuple(shape))).astype(kind)
