@@ -101,12 +101,15 @@ def hyperbolic_sine(ctx: NodeContext, x: Node) -> Node:
 
 @onnx_op("Cosh", tolerance=TRANSCENDENTAL)
 def hyperbolic_cosine(ctx: NodeContext, x: Node) -> Node:
-    """(e^x + e^-x) / 2."""
+    """(e^x + e^-x) / 2, each power as a square: e^x overflows before half of it does."""
     ctx.floating(x)
-    total = build.elementwise(
-        "ADD", build.elementwise("EXP", x), build.elementwise("EXP", build.elementwise("NEG", x))
+    root = build.elementwise("EXP", _half(build.elementwise("ABS", x)))
+    inverse = build.elementwise("RECIP", root)
+    return build.elementwise(
+        "ADD",
+        build.elementwise("MUL", _half(root), root),
+        build.elementwise("MUL", _half(inverse), inverse),
     )
-    return _half(total)
 
 
 def log_one_plus(x: Node) -> Node:
@@ -123,13 +126,13 @@ def log_one_plus(x: Node) -> Node:
 
 @onnx_op("Asinh", tolerance=TRANSCENDENTAL)
 def inverse_hyperbolic_sine(ctx: NodeContext, x: Node) -> Node:
-    """sign(x) log(1 + |x| + x² / (1 + sqrt(x² + 1)))."""
+    """sign(x) log(1 + |x| + x² / (1 + sqrt(x² + 1))); log(2 |x|) where x² would overflow."""
     ctx.floating(x)
     a, one = build.elementwise("ABS", x), like(1, x)
     square = build.elementwise("MUL", a, a)
     root = build.elementwise("SQRT", build.elementwise("ADD", square, one))
     inner = build.elementwise("ADD", a, build.elementwise("DIV", square, build.elementwise("ADD", one, root)))
-    result = log_one_plus(inner)
+    result = _log_of_twice_if_large(a, log_one_plus(inner))
     return build.elementwise(
         "WHERE", build.elementwise("CMPLT", x, like(0, x)), build.elementwise("NEG", result), result
     )
@@ -137,11 +140,19 @@ def inverse_hyperbolic_sine(ctx: NodeContext, x: Node) -> Node:
 
 @onnx_op("Acosh", tolerance=TRANSCENDENTAL)
 def inverse_hyperbolic_cosine(ctx: NodeContext, x: Node) -> Node:
-    """log(1 + t + sqrt(2 t + t²)) with t = x - 1."""
+    """log(1 + t + sqrt(t) sqrt(t + 2)) with t = x - 1, NaN below 1; log(2 x) for large x, as asinh."""
     ctx.floating(x)
     t = build.elementwise("SUB", x, like(1, x))
-    inside = build.elementwise("ADD", build.elementwise("ADD", t, t), build.elementwise("MUL", t, t))
-    return log_one_plus(build.elementwise("ADD", t, build.elementwise("SQRT", inside)))
+    roots = [build.elementwise("SQRT", y) for y in (t, build.elementwise("ADD", t, like(2, t)))]
+    result = log_one_plus(build.elementwise("ADD", t, build.elementwise("MUL", *roots)))
+    return _log_of_twice_if_large(x, result)
+
+
+def _log_of_twice_if_large(x: Node, otherwise: Node) -> Node:
+    """log(2 x) where x is so large that asinh and acosh differ from it by less than their rounding."""
+    large = build.elementwise("CMPLT", like({"float16": 1e2, "float32": 1e5}.get(x.dtype, 1e9), x), x)
+    logarithm = build.elementwise("ADD", build.elementwise("LOG", x), like(math.log(2), x))
+    return build.elementwise("WHERE", large, logarithm, otherwise)
 
 
 @onnx_op("Atanh", tolerance=TRANSCENDENTAL)
