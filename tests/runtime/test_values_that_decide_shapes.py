@@ -71,7 +71,7 @@ CASES: dict = {
     ),
     "Range": (
         [("Range", "x n d", {})],
-        lambda x, n, d: np.arange(x, n, d, np.float32),
+        lambda x, n, d: np.arange(float(x), float(n), float(d)).astype(np.float32),
         np.float32(1),
         [{"n": np.float32(7), "d": np.float32(2)}, {"n": np.float32(-3), "d": np.float32(-0.5)}],
     ),
