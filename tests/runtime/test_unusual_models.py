@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tinyinfer import InferenceSession
+from tinyinfer import InferenceSession, InvalidArgument
 
 X = np.arange(-3, 3, dtype=np.float32).reshape(2, 3)
 PICTURE = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
@@ -156,3 +156,12 @@ def test_batches_come_and_go(device):
         np.testing.assert_array_equal(y, x)
         exponential = np.exp(x)
         np.testing.assert_allclose(z, exponential / exponential.sum(1, keepdims=True), 1e-5)
+
+
+def test_an_initializer_declared_as_an_input_of_no_type():
+    model = make([node("Add", "x w", "y")], {"x": [2]}, ["y"], {"w": W}, opset=8)
+    next(value for value in model.graph.input if value.name == "w").type.tensor_type.elem_type = 0
+    session = InferenceSession(model, providers=["CPU"])
+    np.testing.assert_array_equal(session.run(None, {"x": W})[0], W + W)
+    with pytest.raises(InvalidArgument, match="Invalid input name: 'w'"):
+        session.run(None, {"x": W, "w": W})

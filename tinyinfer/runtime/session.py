@@ -360,6 +360,9 @@ def _input_specs(model: OnnxModel, options: SessionOptions) -> list[InputSpec]:
     specs = []
     for required, values in ((True, model.inputs), (False, model.overridable)):
         for value in values:
+            if not required and not value.dtype:
+                # an initializer whose input has no type of tensors: nothing could be fed in its place
+                continue
             shape = value.shape
             if shape is not None:
                 shape = tuple(
