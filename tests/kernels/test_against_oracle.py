@@ -430,4 +430,8 @@ def test_masks_of_vectors_of_two_registers(target, dtype):
         pytest.skip(f"code for {target} does not run here")
     x = build.input_node("x", (3, 5, 3), dtype)
     y = build.reduce("MAX", build.pad(x, [1, 1, 1], [1, 1, 1], 1), [0])
-    check([y], {"x": np.arange(1000, 1045).reshape(3, 5, 3).astype(dtype)}, target=chosen)
+    twice = build.pad(
+        build.shrink(build.pad(x, [0, 0, 2], [0, 0, 1]), [0, 1, 0], [3, 5, 6]), [1, 1, 2], [1, 0, 9]
+    )
+    array = np.arange(1000, 1045).reshape(3, 5, 3).astype(dtype)
+    check([y, twice], {"x": array}, target=chosen)

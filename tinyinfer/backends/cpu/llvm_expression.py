@@ -26,6 +26,8 @@ from tinyinfer.kernels.access import Access
 from tinyinfer.kernels.expression import Expr
 from tinyinfer.kernels.nest import free_axes
 
+AVX2_LANES = 8
+
 Place = tuple[str | None, int]
 """An axis's value: a 64-bit register (None for zero) and a literal added to it."""
 
@@ -352,7 +354,7 @@ class Evaluator:
         if mask is None:
             return self._finish(w.emit(f"load {vector}, ptr {pointer}, align {align}"), dtype, True)
         if align == 8 and mask.startswith("%"):
-            return Value(self._load_halves(dtype, pointer, mask, literal(access.fill, dtype)), dtype, True)
+            mask = self._unknown_mask(mask)
         name = f"llvm.masked.load.{_memory_suffix(w, dtype)}.p0"
         w.declarations.add(f"declare {vector} @{name}(ptr, i32, <{w.lanes} x i1>, {vector})")
         raw = w.emit(
@@ -361,32 +363,17 @@ class Evaluator:
         )
         return self._finish(raw, dtype, True)
 
-    def _load_halves(self, dtype: str, pointer: str, mask: str, fill: str) -> str:
-        """A masked load of elements of 64 bits, whose vectors take two registers, as two loads.
+    def _unknown_mask(self, mask: str) -> str:
+        """The same mask, of which LLVM cannot know that half of it is all false.
 
-        LLVM 22 for AVX2 forgets the mask of the upper half where it splits two such loads whose mask turns
-        out to be all false there.
+        Where vectors of 64-bit elements are split in two for AVX2, LLVM 22 forgets such a mask, or crashes.
         """
-        w, half, kind = self.w, self.w.lanes // 2, memory_type(dtype)
-        vector, bools = f"<{half} x {kind}>", f"<{half} x i1>"
-        name = f"llvm.masked.load.v{half}{suffix(w, dtype, False)}.p0"
-        w.declarations.add(f"declare {vector} @{name}(ptr, i32, {bools}, {vector})")
-        parts = []
-        for start in (0, half):
-            numbers = ", ".join(f"i32 {start + i}" for i in range(half))
-            part = w.emit(
-                f"shufflevector <{w.lanes} x i1> {mask}, <{w.lanes} x i1> poison, <{half} x i32> <{numbers}>"
-            )
-            place = w.emit(f"getelementptr {kind}, ptr {pointer}, i64 {start}") if start else pointer
-            parts.append(
-                w.emit(
-                    f"call {vector} @{name}(ptr {place}, i32 {ITEM_BYTES[dtype]}, {bools} {part}, "
-                    f"{vector} splat ({kind} {fill}))"
-                )
-            )
-        numbers = ", ".join(f"i32 {i}" for i in range(w.lanes))
-        low, high = parts
-        return w.emit(f"shufflevector {vector} {low}, {vector} {high}, <{w.lanes} x i32> <{numbers}>")
+        w = self.w
+        if w.lanes != AVX2_LANES:
+            return mask
+        bits = w.emit(f"bitcast <{w.lanes} x i1> {mask} to i{w.lanes}")
+        hidden = w.emit(f'call i{w.lanes} asm "", "=r,0"(i{w.lanes} {bits})')
+        return w.emit(f"bitcast i{w.lanes} {hidden} to <{w.lanes} x i1>")
 
     def _load_gather(
         self, access: Access, dtype: str, p: Position, holds: str | None, by_lane: bool
