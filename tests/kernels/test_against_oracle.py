@@ -17,7 +17,7 @@ from tinyinfer.ir.oracle import evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-CASES = {name: 24 for name in GENERATORS} | {"two_convolutions": 10}
+CASES = {name: 32 for name in GENERATORS} | {"two_convolutions": 16}
 BATCH = 8
 """Random graphs in one test."""
 
