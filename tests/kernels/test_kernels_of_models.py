@@ -1,4 +1,5 @@
-"""Every kernel of real models against the oracle: each stored value, where it lies, in the layout it was given."""
+"""Every kernel of real models against the oracle: each stored value, where it lies, in the layout it was
+given."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ LARGE_FILES = (
     "mobilenetv2_fp32_real_b", "yolox_nano", "nanodet_m_320", "mp_palm_detection_lite", "yunet_n_640",
     "road_seg_adas_0001", "super_resolution_espcn_op11",
 )
-# A value may differ by this much of its own largest magnitude: some hundred roundings of float32 in a row. Networks
-# with random weights and large activations amplify the roundings of earlier layers beyond it.
+# A value may differ by this much of its own largest magnitude: some hundred roundings of float32 in a row.
+# Networks with random weights and large activations amplify the roundings of earlier layers beyond it.
 TOLERANCE = {"u2netp_320": 5e-3, "tv_efficientnet_b0": 5e-3, "oww_melspectrogram": 1e-3, "yolox_nano": 1e-3}
 
 
