@@ -17,7 +17,8 @@ NAMES = """
 mnist_cntk mnist_external mobilenetv2_fp32_real_b yolox_nano nanodet_m_320 fastestdet ultraface_rfb_320
 mp_face_landmark mp_face_det_short mp_palm_detection_lite yunet_n_640 person_reid_0288 road_seg_adas_0001
 super_resolution_espcn_op11 go1_policy ppocr_v2_cls magika_standard_v3_3 oww_embedding oww_melspectrogram
-kws_dscnn_l tv_resnet50 tv_mobilenet_v2 tv_mobilenet_v3_small tv_efficientnet_b0 tv_squeezenet1_1 tv_shufflenet_v2_x1_0
+kws_dscnn_l tv_resnet50 tv_mobilenet_v2 tv_mobilenet_v3_small tv_efficientnet_b0 tv_squeezenet1_1
+tv_shufflenet_v2_x1_0
 timm_vit_tiny timm_convnext_atto timm_mobilevit_xs u2netp_320 whisper_tiny_encoder driving_like_gru
 """.split()
 

@@ -45,7 +45,8 @@ def check_model(path, feeds: dict[str, np.ndarray], tolerance: float) -> None:
         assert stored or len(graph.nodes()) < 40
         names = [*(f"value of {sorted(node.origin)[:2]}" for node, _ in stored), *graph.outputs]
         wanted = evaluate([*(node for node, _ in stored), *graph.outputs.values()], feeds)
-        for name, got, expected in zip(names, [*(array for _, array in stored), *outputs], wanted, strict=True):
+        arrays = [*(array for _, array in stored), *outputs]
+        for name, got, expected in zip(names, arrays, wanted, strict=True):
             assert got.shape == expected.shape, name
             scale = float(np.abs(expected).max()) if expected.size else 0.0
             error = float(np.abs(got.astype(np.float64) - expected).max()) if expected.size else 0.0

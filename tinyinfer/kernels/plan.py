@@ -230,8 +230,6 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
             if isinstance(a, Buffer) and a.storage.space == "arena":
                 span = lifetimes.setdefault(a.storage, [position, position])
                 span[1] = position
-    # vectors may be read past the last element of a buffer by less than one vector; the arena ends with room
-    # for that
     if options.keep_values:
         lifetimes = {b: [0, len(steps)] for b in lifetimes}
     offsets, total = pack([(first, last, b.nbytes) for b, (first, last) in lifetimes.items()])
