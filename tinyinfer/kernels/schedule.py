@@ -18,8 +18,8 @@ from tinyinfer.kernels.physical import ContractionNest
 L2_BYTES = 1 << 20
 """What a kernel counts on keeping in the second-level cache."""
 
-CHUNK_FLOPS = 1.5e6
-"""A chunk should be worth waking a thread for: about 10 µs of one core."""
+CHUNK_FLOPS = 0.25e6
+"""A chunk should take longer than handing it to another core that is looking for work: 1 to 2 µs."""
 
 MOST_CHUNKS = 32
 

@@ -17,7 +17,7 @@ from tinyinfer.kernels.access import walk_with_indices
 from tinyinfer.kernels.expression import Expr, walk
 from tinyinfer.kernels.nest import LoopNest, free_axes
 
-CHUNK_CYCLES = 25_000
+CHUNK_CYCLES = 4_000
 MOST_CHUNKS = 32
 STRAIGHT_STEPS = 64
 """Reductions of at most this many steps are unrolled whole."""

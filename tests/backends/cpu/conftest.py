@@ -83,7 +83,7 @@ class Kernels:
     ) -> Launch:
         padded = (*arguments, *itertools.repeat(BufferRef("arena", 0), 3 - len(arguments)))
         return Launch(
-            source, padded, chunks, waits, title=source.name, origin=("node",), flops=chunks, bytes=8
+            source, padded, chunks, waits, title=source.name, origin=("node",), flops=chunks, bytes=1 << 20
         )
 
     @staticmethod

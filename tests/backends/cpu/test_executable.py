@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -270,7 +271,7 @@ out:""",
     times = executable.profile([np.zeros(1024, F32)], 5)
     assert [t.title for t in times] == ["add16", "slow", "multiply16"]
     assert all(t.seconds >= 0 for t in times) and times[1].seconds > 0
-    assert times[0].origin == ("node",) and times[0].flops == 64 and times[0].bytes == 8
+    assert times[0].origin == ("node",) and times[0].flops == 64 and times[0].bytes == 1 << 20
     np.testing.assert_array_equal(executable.run([np.zeros(1024, F32)])[0], np.arange(1024, dtype=F32) ** 2)
 
 
@@ -371,3 +372,12 @@ def test_second_start_compiles_nothing(kernels, target, tmp_path, monkeypatch):
     executable = CpuExecutable(sum_plan(kernels), target, 2, cache)
     np.testing.assert_array_equal(executable.run([np.zeros(1024, F32)])[0], np.arange(1024, dtype=F32) ** 2)
     executable.close()
+
+
+def test_plans_too_small_to_share_start_no_thread(kernels, make):
+    at = kernels.at
+    launch = kernels.launch(kernels.add, [at("input"), at("input"), at("output")], 2)
+    plan = kernels.plan([replace(launch, flops=32, bytes=384)], [((32,), F32)], [((32,), F32)])
+    before = threading.active_count()
+    assert make(plan, 4).run([np.ones(32, F32)])[0].sum() == 64
+    assert threading.active_count() == before

@@ -4,13 +4,15 @@ The text is the same for every plan; what differs lies in three tables in memory
 
 * the context: where the tables are, and the words that threads share, each on a cache line pair of its own;
 * launches: `RECORD` bytes each, read only while running;
-* counters: one `COUNTER`-byte line a launch, the number of chunks of it that were ever taken.
+* counters: for each launch and thread one `COUNTER`-byte line, the number of chunks that were ever taken of
+  the thread's part of the launch.
 
-Threads take chunks by compare-and-exchange on the launch's counter. Counters are never reset: run g (1, 2, …)
-of a plan owns the chunk numbers (g-1)·chunks … g·chunks-1 of each launch, and `done` counts finished chunks
-of all runs. So a thread that comes late, even in a later run, finds nothing to take and touches nothing else,
-and nobody ever waits for a thread, only for work. The caller walks every launch; workers may start where it
-stands (`front`).
+Each thread has a contiguous part of every launch's chunks, so that it finds in its own cache what it stored
+in the launch before; having finished it, it takes chunks of the others' parts. Chunks are taken by compare-
+and-exchange on the part's counter. Counters are never reset: run g (1, 2, …) of a plan owns the numbers
+(g-1)·size … g·size-1 of a part, and `done` counts finished chunks of all runs. So a thread that comes late,
+even in a later run, finds nothing to take and touches nothing else, and nobody ever waits for a thread,
+only for work. The caller walks every launch; workers may start where it stands (`front`).
 
 Functions: `tinyinfer_run(context, io)`, `tinyinfer_profile(context, io, stamps)` with one int64 of
 nanoseconds before the first launch and one after each, `tinyinfer_worker(context)`, and
@@ -29,15 +31,15 @@ from tinyinfer.backends.cpu.target import CpuTarget
 # Context, int64 words at these byte offsets.
 LAUNCHES, COUNT, PATCHES, PATCH_COUNT, TOTAL, PARALLEL = 0, 8, 16, 24, 32, 40
 SYSCALL, FUTEX, CLOCK, CLOCK_ID, YIELD, SLEEP = 48, 56, 64, 72, 80, 88
-IDLE, SPINS, DATA = 96, 104, 112
-GENERATION, STOP = 128, 136
+IDLE, SPINS, DATA, THREADS = 96, 104, 112, 120
+GENERATION, STOP, NUMBER = 128, 136, 144
 DONE = 256
 FRONT = 384
 SLEEPERS = 512
 CONTEXT_BYTES = 640
 
 # A launch record: function, arguments, chunks, chunks that must be done before it, chunks done after it,
-# counter.
+# counters (one a thread).
 RECORD = 64
 COUNTER = 64
 # A patch: number in `io`, byte offset added to the address, where the sum goes.
@@ -148,13 +150,16 @@ out:
   ret void
 }
 
-; The launches from %first on, in run %generation. Only the caller leads: it moves `front` and stamps.
-define internal void @walk(ptr %context, i64 %generation, i64 %first, i1 %leads, ptr %stamps) {
+; The launches from %first on, in run %generation, on thread %me. Only the caller (thread 0) leads: it moves
+; `front` and stamps. A launch of one chunk that waits is left to the caller: it ran what came before.
+define internal void @walk(ptr %context, i64 %generation, i64 %first, i64 %me, ptr %stamps) {
 entry:
   %launches.address = call i64 @field(ptr %context, i64 @LAUNCHES@)
   %launches = inttoptr i64 %launches.address to ptr
   %count = call i64 @field(ptr %context, i64 @COUNT@)
   %total = call i64 @field(ptr %context, i64 @TOTAL@)
+  %threads = call i64 @field(ptr %context, i64 @THREADS@)
+  %leads = icmp eq i64 %me, 0
   %done.place = getelementptr i8, ptr %context, i64 @DONE@
   %front.place = getelementptr i8, ptr %context, i64 @FRONT@
   %before = sub i64 %generation, 1
@@ -172,9 +177,8 @@ launch:
   %arguments = inttoptr i64 %arguments.address to ptr
   %chunks = call i64 @field(ptr %record, i64 16)
   %needed = call i64 @field(ptr %record, i64 24)
-  %counter.address = call i64 @field(ptr %record, i64 40)
-  %counter = inttoptr i64 %counter.address to ptr
-  %base = mul i64 %before, %chunks
+  %counters.address = call i64 @field(ptr %record, i64 40)
+  %counters = inttoptr i64 %counters.address to ptr
   %waits = icmp ne i64 %needed, 0
   br i1 %waits, label %wait, label %start
 wait:
@@ -187,14 +191,41 @@ lead:
   store atomic i64 %number, ptr %front.place monotonic, align 8
   br label %begin
 begin:
+  %single = icmp eq i64 %chunks, 1
+  %follows = and i1 %single, %waits
+  %foreign = icmp ne i64 %me, 0
+  %left = and i1 %follows, %foreign
+  br i1 %left, label %stamp, label %part
+part:
+  %turn = phi i64 [0, %begin], [%turn.next, %part.done]
+  %mine.before = phi i64 [0, %begin], [%mine, %part.done]
+  %part.far = add i64 %me, %turn
+  %part.round = sub i64 %part.far, %threads
+  %part.over = icmp uge i64 %part.far, %threads
+  %part.number = select i1 %part.over, i64 %part.round, i64 %part.far
+  %up = sub i64 %threads, 1
+  %start.scaled = mul i64 %part.number, %chunks
+  %start.up = add i64 %start.scaled, %up
+  %part.start = udiv i64 %start.up, %threads
+  %stop.scaled = add i64 %start.scaled, %chunks
+  %stop.up = add i64 %stop.scaled, %up
+  %part.stop = udiv i64 %stop.up, %threads
+  %size = sub i64 %part.stop, %part.start
+  %counter.offset = mul i64 %part.number, @COUNTER@
+  %counter = getelementptr i8, ptr %counters, i64 %counter.offset
+  %base = mul i64 %before, %size
   %seen.first = load atomic i64, ptr %counter monotonic, align 8
   br label %take
 take:
-  %seen = phi i64 [%seen.first, %begin], [%seen.now, %try], [%seen.next, %run]
-  %mine = phi i64 [0, %begin], [%mine, %try], [%mine.next, %run]
-  %chunk = sub i64 %seen, %base
-  %free = icmp ult i64 %chunk, %chunks
-  br i1 %free, label %try, label %finished
+  %seen = phi i64 [%seen.first, %part], [%seen.now, %try], [%seen.next, %run]
+  %mine = phi i64 [%mine.before, %part], [%mine, %try], [%mine.next, %run]
+  %place = sub i64 %seen, %base
+  %free = icmp ult i64 %place, %size
+  br i1 %free, label %try, label %part.done
+part.done:
+  %turn.next = add i64 %turn, 1
+  %others = icmp ult i64 %turn.next, %threads
+  br i1 %others, label %part, label %finished
 try:
   %seen.next = add i64 %seen, 1
   %pair = cmpxchg ptr %counter, i64 %seen, i64 %seen.next monotonic monotonic, align 8
@@ -202,6 +233,7 @@ try:
   %taken = extractvalue {i64, i1} %pair, 1
   br i1 %taken, label %run, label %take
 run:
+  %chunk = add i64 %part.start, %place
   call void %function(ptr %arguments, i64 %chunk)
   %mine.next = add i64 %mine, 1
   br label %take
@@ -330,6 +362,12 @@ entry:
   %stop.place = getelementptr i8, ptr %context, i64 @STOP@
   %front.place = getelementptr i8, ptr %context, i64 @FRONT@
   %idle = call i64 @field(ptr %context, i64 @IDLE@)
+  %number.place = getelementptr i8, ptr %context, i64 @NUMBER@
+  %number = atomicrmw add ptr %number.place, i64 1 monotonic, align 8
+  %threads = call i64 @field(ptr %context, i64 @THREADS@)
+  %others = sub i64 %threads, 1
+  %turn = urem i64 %number, %others
+  %me = add i64 %turn, 1
   br label %reset
 reset:
   %seen = phi i64 [0, %entry], [%generation, %work]
@@ -346,7 +384,7 @@ changed:
   br i1 %stopping, label %out, label %work
 work:
   %front = load atomic i64, ptr %front.place monotonic, align 8
-  call void @walk(ptr %context, i64 %generation, i64 %front, i1 false, ptr null)
+  call void @walk(ptr %context, i64 %generation, i64 %front, i64 %me, ptr null)
   br label %reset
 wait:
   @PAUSE@
@@ -422,7 +460,7 @@ shared:
   %generation = add i64 %last, 1
   store atomic i64 %generation, ptr %word seq_cst, align 8
   call void @wake(ptr %context)
-  call void @walk(ptr %context, i64 %generation, i64 0, i1 true, ptr %stamps)
+  call void @walk(ptr %context, i64 %generation, i64 0, i64 0, ptr %stamps)
   %total = call i64 @field(ptr %context, i64 @TOTAL@)
   %all = mul i64 %generation, %total
   call void @await(ptr %context, i64 %all)

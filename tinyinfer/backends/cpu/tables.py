@@ -19,6 +19,17 @@ SPINS = 1000
 """Pauses in a wait within a run before the thread offers its core to others."""
 
 
+WORTH_SHARING = 30e-6
+"""Seconds of estimated work from which on a run wakes other threads: waking a sleeping one takes as long."""
+
+
+def _estimated_seconds(launch: Launch) -> float:
+    """Rough time of a launch on one core: 50 GFLOP/s or 20 GB/s, whichever is slower; unknown is long."""
+    if not launch.flops and not launch.bytes:
+        return WORTH_SHARING * 2
+    return max(launch.flops / 50e9, launch.bytes / 20e9)
+
+
 def array_data_offset() -> int:
     """Where CPython's ndarray object keeps its data pointer (first field after the object's head), or 0 where
     this interpreter or numpy does it differently. Reading it natively is some 30 times faster than asking the
@@ -52,13 +63,14 @@ class Tables:
         count = len(launches)
         records_at = driver.CONTEXT_BYTES
         counters_at = records_at + count * driver.RECORD
-        arguments_at = counters_at + count * driver.COUNTER
+        parts = driver.COUNTER * threads
+        arguments_at = counters_at + count * parts
         pointers = sum(len(launch.arguments) for launch in launches)
         patched = sum(ref.space in ("input", "output") for launch in launches for ref in launch.arguments)
         patches_at = arguments_at + 8 * pointers
         self.block = Block(patches_at + patched * driver.PATCH)
         self.address = self.block.address
-        self._counters = self._words(counters_at, count * driver.COUNTER)
+        self._counters = self._words(counters_at, count * parts)
         arguments = self._words(arguments_at, 8 * pointers)
         patches = self._words(patches_at, patched * driver.PATCH).reshape(patched, 3)
         records = self._words(records_at, count * driver.RECORD).reshape(count, driver.RECORD // 8)
@@ -67,7 +79,7 @@ class Tables:
         for number, launch in enumerate(launches):
             at = self.address + arguments_at + 8 * place
             before, total = total, total + launch.chunks
-            counter = self.address + counters_at + number * driver.COUNTER
+            counter = self.address + counters_at + number * parts
             needed = before if launch.waits else 0
             records[number, :6] = functions[number], at, launch.chunks, needed, total, counter
             for ref in launch.arguments:
@@ -82,7 +94,8 @@ class Tables:
                 else:
                     raise ValueError(f"unknown buffer space {ref.space!r}")
                 place += 1
-        self.parallel = threads > 1 and any(launch.chunks > 1 for launch in launches)
+        worthwhile = sum(map(_estimated_seconds, launches)) > WORTH_SHARING
+        self.parallel = threads > 1 and worthwhile and any(launch.chunks > 1 for launch in launches)
         self.data_offset = array_data_offset()
         self._set(
             {
@@ -101,15 +114,15 @@ class Tables:
                 driver.IDLE: IDLE_NANOSECONDS,
                 driver.SPINS: SPINS,
                 driver.DATA: self.data_offset,
+                driver.THREADS: threads,
             }
         )
 
     def reset(self) -> None:
         """As before the first run. No thread may be in the driver."""
         self._counters[:] = 0
-        self._set(
-            {at: 0 for at in (driver.GENERATION, driver.STOP, driver.DONE, driver.FRONT, driver.SLEEPERS)}
-        )
+        words = (driver.GENERATION, driver.STOP, driver.NUMBER, driver.DONE, driver.FRONT, driver.SLEEPERS)
+        self._set({at: 0 for at in words})
 
     def _set(self, values: dict[int, int]) -> None:
         words = self._words(0, driver.CONTEXT_BYTES)
