@@ -41,13 +41,13 @@ def lower(root: Node, materialised: set[Node]) -> LoweredKernel:
     while True:
         attempt = _Lowering(root, materialised, splits)
         kernel = attempt.lower()
-        found = _wanted_splits(kernel, attempt.made_axes)
+        found = _wanted_splits(kernel)
         if not found:
             return kernel
         splits.update(found)
 
 
-def _wanted_splits(kernel: LoweredKernel, known: set[Axis]) -> dict[str, tuple[int, int]]:
+def _wanted_splits(kernel: LoweredKernel) -> dict[str, tuple[int, int]]:
     """Axes to split because an index divides one of them evenly: name → (outer size, inner size)."""
     found: dict[str, tuple[int, int]] = {}
 
@@ -90,7 +90,6 @@ class _Lowering:
         self.memo: dict[tuple[Node, tuple[Index, ...]], Expr] = {}
         self.reduces = 0
         self.slots: dict[Expr, int] = {}
-        self.made_axes: set[Axis] = set()
         self.origin: set[str] = set()
 
     def axis(self, name: str, size: int) -> tuple[Index, list[Axis]]:
@@ -100,7 +99,6 @@ class _Lowering:
         parts = self.splits.get(name)
         if parts is None:
             made = Axis(name, size)
-            self.made_axes.add(made)
             return index(made), [made]
         outer, outer_axes = self.axis(name + "h", parts[0])
         inner, inner_axes = self.axis(name + "l", parts[1])

@@ -337,8 +337,3 @@ def _cycles(
             rows *= a.size
         work += rows * reduce_steps(e) * max(1, expression_weight(e.args[0]))
     return work / lanes / 1.5 + sum(t.times for t in traffic) * 4 / 24
-
-
-def needed_registers(schedule: MapSchedule) -> int:
-    """Accumulators that one step of a map kernel keeps."""
-    return schedule.tile * schedule.vectors
