@@ -269,8 +269,10 @@ class Importer:
                     context.fail(f"the function makes no '{made}'")
                 scope.values[name] = found
 
-    def branch(self, context: NodeContext, graph: GraphProto, opsets: Mapping[str, int]) -> list[Node]:
-        """The outputs of a subgraph without inputs, inlined where `context` stands."""
+    def branch(
+        self, context: NodeContext, graph: GraphProto, opsets: Mapping[str, int], inputs: Sequence[Node] = ()
+    ) -> list[Node]:
+        """The outputs of a subgraph, inlined where `context` stands; `inputs` stand for its own inputs."""
         scope = context.scope
         if scope.depth >= self.limits.max_depth:
             context.fail(f"functions and branches are nested more than {self.limits.max_depth} deep")
@@ -282,6 +284,7 @@ class Importer:
             attributes=scope.attributes,
         )
         self._add_initializers(graph, inner)
+        inner.values.update(zip((value.name for value in graph.input), inputs))
         nodes = ordered_nodes(graph, graph.node, scope.names(), where=f"branch '{graph.name}'")
         missing = functions.blockers(self.model, nodes, opsets)
         if missing:

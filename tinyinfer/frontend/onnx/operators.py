@@ -19,6 +19,9 @@ FAMILIES = (
     "ops_resize",
     "ops_signal",
     "ops_recurrent",
+    "ops_attention",
+    "ops_flex_attention",
+    "ops_linear_attention",
     "ops_control",
 )
 

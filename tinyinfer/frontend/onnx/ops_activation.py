@@ -190,6 +190,15 @@ def swish(ctx: NodeContext, x: Node) -> Node:
     return elementwise("MUL", x, elementwise("SIGMOID", inner))
 
 
+@onnx_op("SwiGLU", since=28, tolerance=TRANSCENDENTAL)
+def swish_gated_linear_unit(ctx: NodeContext, gate: Node, x: Node) -> Node:
+    """gate sigmoid(alpha gate) x."""
+    ctx.floating(gate, x)
+    ctx.same_dtype(gate, x)
+    ctx.require(gate.shape == x.shape, f"shapes {list(gate.shape)} and {list(x.shape)} differ")
+    return elementwise("MUL", swish(ctx, gate), x)
+
+
 @onnx_op("Shrink", since=9)
 def shrink(ctx: NodeContext, x: Node) -> Node:
     """x + bias below -lambd, x - bias above lambd, 0 between."""
