@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyinfer.ir.index import Atom, Index, Slot, atoms_of, flatten, index, substitute, unflatten
-from tinyinfer.ir.node import Literal, Node, ViewMap, node, output_axis
+from tinyinfer.ir.node import COMBINATIONS, Literal, Node, ScatterMap, ViewMap, node, output_axis
 from tinyinfer.ir.ops import ELEMENTWISE, REDUCE
 
 # ---- leaves
@@ -315,11 +315,42 @@ def indexed_view(
 
     Every slot's value is guarded by its own interval: outside, the view reads `fill`.
     """
+    made = ViewMap(tuple(indices), _slot_guards(indices), fill)
+    return node("VIEW", (x, *index_inputs), made, tuple(shape), x.dtype)
+
+
+def _slot_guards(indices: Sequence[Index]) -> tuple[tuple[Index, int], ...]:
+    """For every slot the guard that its value, whatever the data hold, lies in its interval."""
     slots = {a for i in indices for a in atoms_of(i) if isinstance(a, Slot)}
     wide = {s: index(Slot(s.number, -(1 << 62), 1 << 62)) for s in slots}
-    guards = tuple((wide[s] - s.lo, s.hi - s.lo + 1) for s in sorted(slots, key=lambda s: s.number))
-    made = ViewMap(tuple(indices), guards, fill)
-    return node("VIEW", (x, *index_inputs), made, tuple(shape), x.dtype)
+    return tuple((wide[s] - s.lo, s.hi - s.lo + 1) for s in sorted(slots, key=lambda s: s.number))
+
+
+def scatter(
+    base: Node,
+    updates: Node,
+    indices: Sequence[Index],
+    index_inputs: Sequence[Node] = (),
+    combine: str = "SET",
+    guards: Iterable[tuple[Index, int]] = (),
+    origin: Iterable[str] = (),
+) -> Node:
+    """`base` with every element of `updates` put, or joined by `combine`, at position `indices` of it.
+
+    `indices` are over the axes of `updates`; `Slot(i)` is `index_inputs[i]` at the update's position. Updates
+    outside of a slot's interval, or of `guards`, are dropped; everywhere else indices must lie in `base`.
+    """
+    if combine not in COMBINATIONS:
+        raise ValueError(f"{combine} is no combination of a SCATTER")
+    if updates.dtype != base.dtype:
+        raise ValueError(f"updates of {updates.dtype} into {base.dtype}")
+    if not base.shape or len(indices) != len(base.shape) or any(x.shape != updates.shape for x in index_inputs):
+        raise ValueError(f"indices of updates {list(updates.shape)} do not fit {list(base.shape)}")
+    if not updates.size or not base.size:
+        return base
+    kept = tuple((g, n) for g, n in dict.fromkeys(guards) if g.lo < 0 or g.hi >= n)
+    made = ScatterMap(tuple(indices), (*kept, *_slot_guards(indices)), combine)
+    return node("SCATTER", (base, updates, *index_inputs), made, base.shape, base.dtype, origin)
 
 
 def concat(inputs: Sequence[Node], axis: int, origin: Iterable[str] = ()) -> Node:

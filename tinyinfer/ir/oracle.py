@@ -16,6 +16,7 @@ from tinyinfer.ir import index as algebra
 from tinyinfer.ir.node import Node, topological_order
 from tinyinfer.ir.ops import ELEMENTWISE, REDUCE, reduce_identity
 from tinyinfer.ir.oracle_contraction import contract
+from tinyinfer.ir.oracle_scatter import write
 from tinyinfer.ir.oracle_view import read
 
 
@@ -108,6 +109,8 @@ def _value(current: Node, arrays: list[np.ndarray], feeds: Mapping[str, np.ndarr
         return _positions(current)
     if op == "CONCAT":
         return np.concatenate(arrays, axis=current.attrs)
+    if op == "SCATTER":
+        return write(arrays[0], arrays[1], current.attrs, arrays[2:])
     raise ValueError(f"the IR has no op {op}")
 
 

@@ -10,7 +10,8 @@
 
 A literal of more than `SMALL_LITERAL` elements stands in a table beside the text (`graph_literals`) and is
 named `literal="#0"`. Index expressions print as `repr` prints them, but for slots, which show their interval:
-`@0[0..7]`. A view adds `guards=[index < size, …] fill=value` where it has guards.
+`@0[0..7]`. A view adds `guards=[index < size, …] fill=value` where it has guards; a scatter prints its map over
+the axes of its updates, guards, and `combine=SUM`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from tinyinfer.ir.index import Atom, FloorDiv, Index, Mod, Slot
-from tinyinfer.ir.node import SMALL_LITERAL, Graph, Literal, Node, ViewMap, node, output_axis
+from tinyinfer.ir.node import SMALL_LITERAL, Graph, Literal, Node, ScatterMap, ViewMap, node, output_axis
 from tinyinfer.ir.oracle import is_float, numpy_dtype
 
 
@@ -71,12 +72,13 @@ def _attributes(x: Node, names: Mapping[int, str]) -> str:
         return f" value={_print_values(x.attrs.array)}{label}"
     if x.op == "IOTA":
         return f" index={print_index(x.attrs)}"
-    if x.op == "VIEW":
+    if x.op in ("VIEW", "SCATTER"):
         text = f" map=[{', '.join(map(print_index, x.attrs.indices))}]"
         if x.attrs.guards:
-            guards = ", ".join(f"{print_index(g)} < {n}" for g, n in x.attrs.guards)
-            text += f" guards=[{guards}] fill={_print_number(x.attrs.fill)}"
-        return text
+            text += f" guards=[{', '.join(f'{print_index(g)} < {n}' for g, n in x.attrs.guards)}]"
+        if x.op == "SCATTER":
+            return f"{text} combine={x.attrs.combine}"
+        return f"{text} fill={_print_number(x.attrs.fill)}" if x.attrs.guards else text
     if x.is_reduce:
         return f" axes={list(x.attrs)}"
     return f" axis={x.attrs}" if x.op == "CONCAT" else ""
@@ -233,7 +235,7 @@ class _IndexParser:
 
 
 _LINE = re.compile(r"%(\d+) = (\w+) (\w+)\[([\d, ]*)\] \(([%\d, ]*)\)(.*)")
-_ATTRIBUTE = re.compile(r" (name|literal|label|value|index|map|guards|fill|axes|axis|origin)=")
+_ATTRIBUTE = re.compile(r" (name|literal|label|value|index|map|guards|fill|combine|axes|axis|origin)=")
 _NAMED = re.compile(r' ("(?:[^"\\]|\\.)*")=%(\d+)')
 
 
@@ -267,7 +269,8 @@ def _parse_node(line: str, nodes: dict[int, Node], literals: Mapping[str, Litera
     inputs = [nodes[int(x.strip()[1:])] for x in operand_text.split(",") if x.strip()]
     attributes = _split_attributes(rest)
     origin = json.loads(attributes.pop("origin", "[]"))
-    attrs = _parse_attributes(op, dtype, shape, attributes, literals)
+    over = inputs[1].shape if op == "SCATTER" else shape
+    attrs = _parse_attributes(op, dtype, over, attributes, literals)
     nodes[int(number)] = node(op, inputs, attrs, shape, dtype, origin)
 
 
@@ -293,6 +296,7 @@ def _split_attributes(text: str) -> dict[str, str]:
 
 def _parse_attributes(op: str, dtype: str, shape: tuple[int, ...], attributes: dict[str, str],
                       literals: Mapping[str, Literal]) -> Any:
+    """The attribute of a node; `shape` is the one that its indices run over."""
     if op == "INPUT":
         return json.loads(attributes["name"])
     if op == "CONST":
@@ -301,12 +305,14 @@ def _parse_attributes(op: str, dtype: str, shape: tuple[int, ...], attributes: d
         return _parse_literal(attributes["value"], dtype, shape, json.loads(attributes.get("label", '""')))
     if op == "IOTA":
         return parse_index(attributes["index"], shape)
-    if op == "VIEW":
+    if op in ("VIEW", "SCATTER"):
         indices = tuple(parse_index(part, shape) for part in _items(attributes["map"]))
         guards = []
         for part in _items(attributes.get("guards", "[]")):
             expression, bound = part.rsplit("<", 1)
             guards.append((parse_index(expression, shape), int(bound)))
+        if op == "SCATTER":
+            return ScatterMap(indices, tuple(guards), attributes["combine"])
         return ViewMap(indices, tuple(guards), _parse_number(attributes.get("fill", "0")))
     if "axes" in attributes:
         return tuple(json.loads(attributes["axes"]))

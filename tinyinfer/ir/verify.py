@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyinfer.ir import index as algebra
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of
-from tinyinfer.ir.node import Graph, Literal, Node, ViewMap
+from tinyinfer.ir.node import COMBINATIONS, Graph, Literal, Node, ScatterMap, ViewMap
 from tinyinfer.ir.ops import ELEMENTWISE, REDUCE
 from tinyinfer.ir.oracle import is_float, numpy_dtype
 
@@ -133,11 +133,31 @@ def _check_view(x: Node) -> None:
     for slot in slots:
         _require(slot.shape == x.shape, f"index input of shape {slot.shape} in a view of shape {x.shape}")
         _require(numpy_dtype(slot.dtype).kind in "iu", f"index input of dtype {slot.dtype}")
-    _check_atoms(x, [*x.attrs.indices, *(g for g, _ in x.attrs.guards)], len(slots))
-    _require(all(n >= 0 for _, n in x.attrs.guards), "a guard of negative size")
-    if prod(x.shape):
-        for place, size in zip(x.attrs.indices, source.shape):
-            _require(_in_range(x, place, size), f"index {place} leaves an axis of {size}")
+    _check_places(x, x.attrs, source.shape, len(slots))
+
+
+def _check_scatter(x: Node) -> None:
+    _require(len(x.inputs) >= 2 and isinstance(x.attrs, ScatterMap),
+             "SCATTER has a base, updates and a ScatterMap as attribute")
+    base, updates, *slots = x.inputs
+    _require(x.attrs.combine in COMBINATIONS, f"SCATTER combines by {x.attrs.combine!r}")
+    _require(x.shape == base.shape and x.dtype == base.dtype, f"SCATTER into {base!r} gives {x!r}")
+    _require(updates.dtype == base.dtype, f"updates of {updates.dtype} into {base.dtype}")
+    _require(len(x.attrs.indices) == len(base.shape),
+             f"{len(x.attrs.indices)} indices into a base of rank {len(base.shape)}")
+    for slot in slots:
+        _require(slot.shape == updates.shape, f"index input of shape {slot.shape} for updates {updates.shape}")
+        _require(numpy_dtype(slot.dtype).kind in "iu", f"index input of dtype {slot.dtype}")
+    _check_places(updates, x.attrs, base.shape, len(slots))
+
+
+def _check_places(over: Node, places: ViewMap | ScatterMap, sizes: tuple[int, ...], slots: int) -> None:
+    """Check indices over the axes of `over` into an array of `sizes`."""
+    _check_atoms(over, [*places.indices, *(g for g, _ in places.guards)], slots)
+    _require(all(n >= 0 for _, n in places.guards), "a guard of negative size")
+    if prod(over.shape):
+        for place, size in zip(places.indices, sizes):
+            _require(_in_range(over, place, size, places.guards), f"index {place} leaves an axis of {size}")
 
 
 def _check_atoms(x: Node, expressions: Iterable[Index], slots: int = 0) -> None:
@@ -162,14 +182,14 @@ def _check_intervals(expression: Index) -> None:
 # ---- indices in range
 
 
-def _in_range(x: Node, place: Index, size: int) -> bool:
-    """Whether `place` lies in `0 … size - 1` wherever the guards of view `x` hold."""
-    lo, hi = _guarded_interval(place, x.attrs.guards)
+def _in_range(x: Node, place: Index, size: int, guards: tuple[tuple[Index, int], ...]) -> bool:
+    """Whether `place`, over the axes of `x`, lies in `0 … size - 1` wherever the guards hold."""
+    lo, hi = _guarded_interval(place, guards)
     if 0 <= lo and hi < size:
         return True
-    if any(isinstance(a, Slot) for e in (place, *(g for g, _ in x.attrs.guards)) for a in atoms_of(e)):
+    if any(isinstance(a, Slot) for e in (place, *(g for g, _ in guards)) for a in atoms_of(e)):
         return False
-    return _tried(x, place, size)
+    return _tried(x, place, size, guards)
 
 
 def _guarded_interval(place: Index, guards: Iterable[tuple[Index, int]]) -> tuple[int, int]:
@@ -196,9 +216,9 @@ def _factor(place: Index, guard: Index) -> int:
     return 0
 
 
-def _tried(x: Node, place: Index, size: int) -> bool:
+def _tried(x: Node, place: Index, size: int, guards: tuple[tuple[Index, int], ...]) -> bool:
     """Try every position that the guards and the index tell apart; views too large for that are believed."""
-    expressions = [place, *(g for g, _ in x.attrs.guards)]
+    expressions = [place, *(g for g, _ in guards)]
     used = [a for a in x.axes if any(a in atoms_of(e) for e in expressions)]
     if prod(a.size for a in used) > POSITIONS:
         return True
@@ -208,7 +228,7 @@ def _tried(x: Node, place: Index, size: int) -> bool:
         return np.arange(atom.size).reshape([-1 if a == atom else 1 for a in used])
 
     holds: np.ndarray = np.asarray(True)
-    for guard, bound in x.attrs.guards:
+    for guard, bound in guards:
         value = np.asarray(algebra.evaluate(guard, values))
         holds = holds & (value >= 0) & (value < bound)
     value = np.asarray(algebra.evaluate(place, values))
@@ -222,4 +242,5 @@ _CHECKS = {
     "IOTA": _check_iota,
     "VIEW": _check_view,
     "CONCAT": _check_concat,
+    "SCATTER": _check_scatter,
 }

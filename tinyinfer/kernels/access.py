@@ -34,6 +34,24 @@ class Access:
     fill: float | int | bool = 0
 
 
+@dataclass(frozen=True)
+class ValueUpdate(ValueAccess):
+    """Where an update goes, before buffers are laid out; `combine` as in a ScatterMap. Guards drop it."""
+
+    combine: str = "SET"
+
+
+@dataclass(frozen=True)
+class Update(Access):
+    """Where an update goes; `combine` as in a ScatterMap. Guards drop it."""
+
+    combine: str = "SET"
+
+
+ACCESSES = ("LOAD", "UPDATE")
+"""Expressions whose attribute is an access: its indices, and data below them, belong to the expression."""
+
+
 def walk_with_indices(root: Expr):
     """`walk`, going also into the expressions that data-dependent indices are read from."""
     seen: set[int] = set()
@@ -53,7 +71,7 @@ def walk_with_indices(root: Expr):
 def payloads(e: Expr) -> list[Expr]:
     """The expressions whose integer values occur in the indices of `e`."""
     indices: list[Index] = []
-    if e.op == "LOAD":
+    if e.op in ACCESSES:
         indices = (
             [*e.attrs.indices, *(g for g, _ in e.attrs.guards)]
             if isinstance(e.attrs, ValueAccess)
@@ -81,10 +99,10 @@ def rebuild(root: Expr, change: Callable[[Expr], Expr | None]) -> Expr:
             if id(e) in memo:
                 continue
             made = e
-            if e.op in ("LOAD", "INDEX"):
-                made = _rebuild_payloads(e, visit)
-            elif e.args:
+            if e.args:
                 made = expression(e.op, tuple(memo[id(a)] for a in e.args), e.dtype, e.attrs)
+            if e.op in (*ACCESSES, "INDEX"):
+                made = _rebuild_payloads(made, visit)
             memo[id(e)] = change(made) or made
         return memo[id(top)]
 
@@ -106,4 +124,4 @@ def _rebuild_payloads(e: Expr, visit: Callable[[Expr], Expr]) -> Expr:
         changed = replace(e.attrs, indices=tuple(map(renew, e.attrs.indices)), guards=guards)
     else:
         changed = replace(e.attrs, address=renew(e.attrs.address), guards=guards)
-    return expression("LOAD", (), e.dtype, changed)
+    return expression(e.op, e.args, e.dtype, changed)

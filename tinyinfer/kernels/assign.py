@@ -8,6 +8,7 @@ guards.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -81,17 +82,54 @@ class _Assignment:
                 ):
                     self.concat_of[part] = (n, start)
                 start += part.shape[n.attrs]
+        self.start_scatters()
         roots = {k.root: k for k in self.fusion.kernels}
         self.contraction_of = {
             k.root: k.contraction for k in self.fusion.kernels if k.contraction is not None
         }
         for n in self.graph.nodes():
-            if n in roots:
+            if n.op == "SCATTER":
+                self.scatter(n)
+            elif n in roots:
                 self.kernel(lower(n, self.fusion.materialised))
             elif n.op == "CONCAT":
                 self.concat(n)
         self.place_outputs()
         return Assigned(self.kernels, self.contractions, self.buffers, self.outputs)
+
+    # ---- scatters
+
+    def start_scatters(self) -> None:
+        """Let what only a scatter reads be stored where the scatter's result goes."""
+        order = self.graph.nodes()
+        users = Counter(x for n in order for x in n.inputs)
+        users.update(self.graph.outputs.values())
+        for n in order:
+            base = n.inputs[0] if n.op == "SCATTER" else None
+            if base is not None and users[base] == 1 and base.op not in ("INPUT", "CONST"):
+                self.concat_of[base] = (n, 0)
+
+    def scatter(self, scatter: Node) -> None:
+        """What the scatter starts from in its buffer, then the kernel of its updates."""
+        base = scatter.inputs[0]
+        start = self.buffers.get(base)
+        order = start.storage.order if start is not None else None
+        buffer = self.concat_buffer(scatter, order or tuple(range(len(scatter.shape))))
+        if start is not None and start.parent is buffer:
+            start.overwritten = True
+        else:
+            self.numbers += 1
+            made = node("COPY", (base,), self.numbers, base.shape, base.dtype, scatter.origin)
+            storage = buffer.storage
+            self.buffers[made] = Buffer(made, storage.space, storage.order, parent=buffer)
+            if base.op in ("INPUT", "CONST") or base in self.fusion.materialised:
+                self.source_strides(base)
+                self.kernels.append(_copy_kernel(made, base))
+            else:
+                self.kernels.append(replace(lower(base, self.fusion.materialised), root=made))
+            self.contractions.append(None)
+        self.kernels.append(self.prepare_map(lower(scatter, self.fusion.materialised)))
+        self.contractions.append(None)
 
     # ---- one kernel
 
@@ -226,11 +264,12 @@ class _Assignment:
             return
         self.buffers[root].order = parent.storage.order
         self.buffers[root].parent = parent
-        self.buffers[root].parent_axis, self.buffers[root].parent_start = placed[0].attrs, placed[1]
+        self.buffers[root].parent_axis, self.buffers[root].parent_start = _parent_axis(placed[0]), placed[1]
         if parent.storage.space != "arena":
             self.buffers[root].space = parent.storage.space
 
     def concat_buffer(self, concat: Node, preferred: tuple[int, ...]) -> Buffer:
+        """The buffer of a concatenation or scatter, made when the first value is stored in it."""
         found = self.buffers.get(concat)
         if found is not None:
             return found
@@ -242,7 +281,7 @@ class _Assignment:
             if outer is not None:
                 parent = self.concat_buffer(outer[0], preferred)
                 made.order, made.parent = parent.storage.order, parent
-                made.parent_axis, made.parent_start = outer[0].attrs, outer[1]
+                made.parent_axis, made.parent_start = _parent_axis(outer[0]), outer[1]
                 if parent.storage.space != "arena":
                     made.space = parent.storage.space
         self.buffers[concat] = made
@@ -333,6 +372,11 @@ class _Assignment:
             return min(found) if found else far
 
         return tuple(sorted(range(rank), key=lambda d: (-nearness(d), d)))
+
+
+def _parent_axis(parent: Node) -> int:
+    """The dimension along which values lie in the buffer of `parent`: any, for one that fills it."""
+    return parent.attrs if parent.op == "CONCAT" else 0
 
 
 def _copy_kernel(made: Node, source: Node) -> LoweredKernel:

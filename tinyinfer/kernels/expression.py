@@ -7,6 +7,7 @@
 | INDEX | – | Index | an integer computed from the axes |
 | elementwise (ir.ops) | 1–3 | – | arithmetic; CAST and BITCAST take their dtype from the expression |
 | REDUCE | body | (op, axes) | SUM, MAX, MIN or PROD of body over axes |
+| UPDATE | value | Access | puts the value at, or joins it to, one element of a buffer; a guard drops it |
 | SLOT | – | name | a value that the schedule provides (a finished accumulator, a row statistic) |
 
 Expressions are hash-consed: equal ones are one object, so a value table keyed by identity finds every repeat.

@@ -4,7 +4,7 @@ The graph is walked from the outputs. Each value collects its uses: the kernel t
 over that kernel's axes, at which it is wanted. A value becomes the root of a kernel of its own (is
 *materialised*) if
 
-* it is an output or a part of a concatenation,
+* it is an output, a part of a concatenation, or what a scatter starts from,
 * several kernels want it and it is not free,
 * it is the operand of a contraction and not already a load,
 * inlining would compute it more often than it has elements and it is not free, or
@@ -97,6 +97,15 @@ def fuse(graph: Graph, enabled: bool = True, also: set[Node] | None = None) -> F
                 if part.op not in ("INPUT", "CONCAT"):
                     forced.add(part)
             continue
+        if node.op == "SCATTER":
+            kernel = KernelRoot(node, node.inputs[1].axes)
+            result.kernels.append(kernel)
+            result.materialised.add(node)
+            if not is_free(node.inputs[0]):
+                forced.add(node.inputs[0])
+            for x in node.inputs[1:]:
+                uses[x].append(_Use(kernel, tuple(map(index, kernel.axes)), x.size))
+            continue
         if node.op == "CONST" or (node.op == "IOTA" and node not in forced):
             continue
         wanted = uses[node]
@@ -180,7 +189,7 @@ def is_free(node: Node) -> bool:
         if part in seen:
             continue
         seen.add(part)
-        if part.op in ("INPUT", "CONCAT") or part.is_reduce or (part.op == "CONST" and part.size > 1):
+        if part.op in ("INPUT", "CONCAT", "SCATTER") or part.is_reduce or (part.op == "CONST" and part.size > 1):
             return False
         if part.is_elementwise:
             budget -= 8 if ELEMENTWISE[part.op].transcendental else 1
@@ -201,6 +210,8 @@ def _may_inline(node: Node, wanted: list[_Use], enabled: bool) -> bool:
     if len(kernels) > 1:
         return False
     kernel = wanted[0].kernel
+    if kernel.root.op == "SCATTER":
+        return enabled and not node.is_reduce and all(u.evaluations <= node.size for u in wanted)
     if node.is_reduce:
         return enabled and _may_inline_reduce(node, wanted, kernel)
     if not enabled:

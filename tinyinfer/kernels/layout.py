@@ -38,6 +38,8 @@ class Buffer:
     offset: int = 0
     elements: int = 0
     number: int = -1
+    overwritten: bool = False
+    """Whether a scatter writes into the value's own storage, so that it is gone once the plan has run."""
 
     def __post_init__(self) -> None:
         self.halo = [[0, 0] for _ in self.value.shape]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of, index, substitute
 from tinyinfer.ir.node import Node
 from tinyinfer.ir.ops import reduce_identity
-from tinyinfer.kernels.access import ValueAccess, rebuild, walk_with_indices
+from tinyinfer.kernels.access import ACCESSES, ValueAccess, ValueUpdate, rebuild, walk_with_indices
 from tinyinfer.kernels.expression import Expr, apply, const, expression
 
 NARROW_FLOATS = ("float16", "bfloat16")
@@ -21,7 +21,10 @@ NARROW_FLOATS = ("float16", "bfloat16")
 
 @dataclass
 class LoweredKernel:
-    """One kernel: for all `axes`, element `store` of `root` = `body`."""
+    """One kernel: for all `axes`, element `store` of `root` = `body`.
+
+    The kernel of a SCATTER runs over the axes of its updates; its body is an UPDATE, and `store` is the origin.
+    """
 
     root: Node
     axes: tuple[Axis, ...]
@@ -64,7 +67,7 @@ def _wanted_splits(kernel: LoweredKernel) -> dict[str, tuple[int, int]]:
                 inspect(inner)
 
     for e in walk_with_indices(kernel.body):
-        if e.op == "LOAD":
+        if e.op in ACCESSES:
             for i in e.attrs.indices:
                 inspect(i)
             for g, _ in e.attrs.guards:
@@ -106,12 +109,26 @@ class _Lowering:
 
     def lower(self) -> LoweredKernel:
         store, axes = [], []
-        for position, size in enumerate(self.root.shape):
+        scatters = self.root.op == "SCATTER"
+        for position, size in enumerate(self.root.inputs[1].shape if scatters else self.root.shape):
             value, parts = self.axis(f"i{position}", size)
             store.append(value)
             axes += parts
-        body = self.value(self.root, tuple(store), top=True)
+        if scatters:
+            body = self.update(self.root, tuple(store))
+            store = [index(0)] * len(self.root.shape)
+        else:
+            body = self.value(self.root, tuple(store), top=True)
         return LoweredKernel(self.root, tuple(axes), tuple(store), body, frozenset(self.origin))
+
+    def update(self, node: Node, indices: tuple[Index, ...]) -> Expr:
+        """The UPDATE of a SCATTER whose update stands at `indices`."""
+        self.origin |= node.origin
+        over = node.inputs[1]
+        replaced: dict[Atom, Index] = dict(zip(over.axes, indices, strict=True))
+        places, guards = self.places(node, replaced, [self.value(x, indices) for x in node.inputs[2:]])
+        attrs = ValueUpdate(node, places, guards, combine=node.attrs.combine)
+        return expression("UPDATE", (self.value(over, indices),), node.dtype, attrs)
 
     def value(self, node: Node, indices: tuple[Index, ...], top: bool = False) -> Expr:
         key = (node, indices)
@@ -161,7 +178,20 @@ class _Lowering:
         if not node.inputs[0].size:
             return const(node.attrs.fill, node.dtype)
         replaced: dict[Atom, Index] = dict(zip(node.axes, indices, strict=True))
-        data = [self.value(x, indices) for x in node.inputs[1:]]
+        source, guards = self.places(node, replaced, [self.value(x, indices) for x in node.inputs[1:]])
+        inner = self.value(node.inputs[0], source)
+        if not guards:
+            return inner
+        if inner.op == "LOAD" and not inner.attrs.guards:
+            access = _guard_loads(inner, guards).attrs
+            return expression("LOAD", (), inner.dtype, replace(access, fill=node.attrs.fill))
+        inside = _guard_condition(guards)
+        return apply("WHERE", inside, _guard_loads(inner, guards), const(node.attrs.fill, node.dtype))
+
+    def places(
+        self, node: Node, replaced: dict[Atom, Index], data: list[Expr]
+    ) -> tuple[tuple[Index, ...], tuple[tuple[Index, int], ...]]:
+        """The indices and guards of a map with its axes replaced and its slots read from `data`."""
         slots = {
             a
             for i in (*node.attrs.indices, *(g for g, _ in node.attrs.guards))
@@ -179,14 +209,7 @@ class _Lowering:
             for g, n in ((substitute(g, replaced), n) for g, n in node.attrs.guards)
             if g.lo < 0 or g.hi >= n
         )
-        inner = self.value(node.inputs[0], source)
-        if not guards:
-            return inner
-        if inner.op == "LOAD" and not inner.attrs.guards:
-            access = _guard_loads(inner, guards).attrs
-            return expression("LOAD", (), inner.dtype, replace(access, fill=node.attrs.fill))
-        inside = _guard_condition(guards)
-        return apply("WHERE", inside, _guard_loads(inner, guards), const(node.attrs.fill, node.dtype))
+        return source, guards
 
 
 def _widened(body: Expr) -> Expr:

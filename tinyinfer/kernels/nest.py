@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from tinyinfer.ir.index import Axis, FloorDiv, Index, Mod, Slot, atoms_of, linear
-from tinyinfer.kernels.access import rebuild, walk_with_indices
+from tinyinfer.kernels.access import ACCESSES, rebuild, walk_with_indices
 from tinyinfer.kernels.expression import Expr, expression
 
 
 @dataclass
 class LoopNest:
-    """For all `axes`: arguments[0][store] = body. `dtypes` are the element types of the arguments."""
+    """For all `axes`: arguments[0][store] = body. `dtypes` are the element types of the arguments.
+
+    A body that is an UPDATE says itself where in argument 0 it goes; then `store` is where that argument begins.
+    """
 
     axes: tuple[Axis, ...]
     store: Index
@@ -37,7 +40,7 @@ class LoopNest:
 
 
 def _attribute_text(e: Expr, names: dict[int, str]) -> str:
-    if e.op == "LOAD":
+    if e.op in ACCESSES:
         guards = "".join(f" if 0<={g}<{n}" for g, n in e.attrs.guards)
         slots = {
             a.number: names[id(a.payload)]
@@ -46,6 +49,8 @@ def _attribute_text(e: Expr, names: dict[int, str]) -> str:
             if isinstance(a, Slot)
         }
         data = f" data{slots}" if slots else ""
+        if e.op == "UPDATE":
+            return f"{e.attrs.combine} {e.attrs.argument}[{e.attrs.address}]{guards}{data}"
         fill = f" else {e.attrs.fill!r}" if guards else ""
         return f"{e.attrs.argument}[{e.attrs.address}]{guards}{fill}{data}"
     if e.op == "REDUCE":
@@ -60,10 +65,10 @@ def map_indices(
     """`root` with every index of a physical nest and every reduce's axes mapped."""
 
     def one(e: Expr) -> Expr | None:
-        if e.op == "LOAD":
+        if e.op in ACCESSES:
             return expression(
-                "LOAD",
-                (),
+                e.op,
+                e.args,
                 e.dtype,
                 replace(
                     e.attrs,
@@ -84,7 +89,7 @@ def map_indices(
 def indices_of(root: Expr) -> Iterable[Index]:
     """Every index that occurs in a physical nest's body."""
     for e in walk_with_indices(root):
-        if e.op == "LOAD":
+        if e.op in ACCESSES:
             yield e.attrs.address
             for g, _ in e.attrs.guards:
                 yield g
@@ -167,8 +172,8 @@ def free_axes(root: Expr) -> dict[int, frozenset[Axis]]:
         axes: set[Axis] = set()
         for a in e.args:
             axes |= found[id(a)]
-        if e.op in ("LOAD", "INDEX"):
-            used = [e.attrs.address, *(g for g, _ in e.attrs.guards)] if e.op == "LOAD" else [e.attrs]
+        if e.op in (*ACCESSES, "INDEX"):
+            used = [e.attrs] if e.op == "INDEX" else [e.attrs.address, *(g for g, _ in e.attrs.guards)]
             for i in used:
                 for atom in atoms_of(i):
                     if isinstance(atom, Slot):

@@ -14,7 +14,7 @@ import numpy as np
 
 from tinyinfer.ir.index import Axis, Index, atoms_of, index, linear, row_major_strides
 from tinyinfer.ir.node import Literal, Node
-from tinyinfer.kernels.access import Access, rebuild, walk_with_indices
+from tinyinfer.kernels.access import ACCESSES, Access, Update, ValueUpdate, rebuild, walk_with_indices
 from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import Expr, expression, walk
 from tinyinfer.kernels.layout import Buffer
@@ -115,6 +115,11 @@ def to_physical(lowered: LoweredKernel, buffers: dict[Node, Buffer]) -> Physical
     store = address_of(lowered.store, root.strides, root.offset)
 
     def one(e: Expr) -> Expr | None:
+        if e.op == "UPDATE":
+            place: ValueUpdate = e.attrs
+            address = address_of(place.indices, root.strides, root.offset)
+            made = Update(0, address, place.guards, combine=place.combine)
+            return expression("UPDATE", e.args, e.dtype, made)
         if e.op != "LOAD":
             return None
         access = e.attrs
@@ -328,7 +333,7 @@ def rebase(
     """
     least: dict[int, int] = {0: kernel.nest.store.const}
     fixed: set[int] = set()
-    loads = [e.attrs for e in walk_with_indices(kernel.nest.body) if e.op == "LOAD"]
+    loads = [e.attrs for e in walk_with_indices(kernel.nest.body) if e.op in ACCESSES]
     for access in (*loads, *accesses):
         have = least.get(access.argument)
         literal = access.address.const
@@ -343,7 +348,7 @@ def rebase(
         return replace(access, address=access.address - offsets[access.argument])
 
     def one(e: Expr) -> Expr | None:
-        return expression("LOAD", (), e.dtype, move(e.attrs)) if e.op == "LOAD" else None
+        return expression(e.op, e.args, e.dtype, move(e.attrs)) if e.op in ACCESSES else None
 
     nest = kernel.nest
     moved = LoopNest(nest.axes, nest.store - offsets[0], rebuild(nest.body, one), nest.dtypes)

@@ -23,6 +23,7 @@ from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import walk
 from tinyinfer.kernels.halo import HaloRegion, halo_regions
 from tinyinfer.kernels.layout import Buffer
+from tinyinfer.kernels.lower import LoweredKernel
 from tinyinfer.kernels.nest import LoopNest, free_axes, merge_axes
 from tinyinfer.kernels.physical import (
     ContractionNest,
@@ -41,6 +42,13 @@ from tinyinfer.kernels.schedule import (
     schedule_contraction,
 )
 from tinyinfer.kernels.schedule_map import MapSchedule, expression_weight, reduce_steps, schedule_map
+from tinyinfer.kernels.schedule_scatter import (
+    ScatterSchedule,
+    independent_axes,
+    merge_scatter,
+    pick_vector,
+    schedule_scatter,
+)
 from tinyinfer.runtime.memory import pack
 from tinyinfer.runtime.plan import BufferRef, KeptValue, KernelSource, Launch, Plan, TensorSpec
 
@@ -53,6 +61,8 @@ class KernelPrinter(Protocol):
     def contraction(self, name: str, nest: ContractionNest, schedule: ContractionSchedule) -> str: ...
 
     def map(self, name: str, nest: LoopNest, schedule: MapSchedule) -> str: ...
+
+    def scatter(self, name: str, nest: LoopNest, schedule: ScatterSchedule) -> str: ...
 
     def halo(
         self, name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool
@@ -72,6 +82,8 @@ class _Step:
     flops: int
     bytes: int
     stage: Callable[[], str]
+    updates: bool = False
+    """Whether the result is read as well: what is in it already must be complete."""
 
 
 def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) -> Plan:
@@ -91,6 +103,8 @@ def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) ->
         physical = to_physical(lowered, assigned.buffers)
         if contraction is not None:
             steps.append(_contraction_step(physical, contraction, printer))
+        elif lowered.root.op == "SCATTER":
+            steps.append(_scatter_step(physical, lowered, printer))
         else:
             steps.append(_map_step(physical, printer))
     return _finish(graph, assigned.buffers, steps, options)
@@ -203,6 +217,37 @@ def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> _Step:
     )
 
 
+def _scatter_step(physical: PhysicalKernel, lowered: LoweredKernel, printer: KernelPrinter) -> _Step:
+    lanes = printer.machine.lanes
+    independent = independent_axes(lowered)
+    # row-major, as lowering makes them: updates that meet follow each other in this order
+    physical = replace(physical, nest=replace(physical.nest, axes=lowered.axes))
+    vector = pick_vector(physical.nest, independent)
+    physical = pack_constants(
+        physical, [*(a for a in lowered.axes if a is not vector), *([vector] if vector is not None else [])]
+    )
+    nest, independent = merge_scatter(physical.nest, independent)
+    based, _ = rebase(replace(physical, nest=nest))
+    nest = based.nest
+    schedule = schedule_scatter(nest, independent, lanes)
+    description = f"{nest.text()}\n{schedule}"
+    source = _source(f"scatter_{schedule.name}", description, lambda name: printer.scatter(name, nest, schedule))
+    title, origin = _title(physical.origin, "scatter")
+    updates = prod(a.size for a in nest.axes)
+    return _Step(
+        source,
+        based.arguments,
+        based.offsets,
+        schedule.chunks,
+        title,
+        origin,
+        updates * expression_weight(nest.body.args[0]),
+        _touched(based.arguments[1:]) + updates * np.dtype(nest.dtypes[0]).itemsize,
+        lambda: description,
+        updates=True,
+    )
+
+
 def _map_flops(nest: LoopNest) -> int:
     free = free_axes(nest.body)
     total = prod(a.size for a in nest.axes) * expression_weight(nest.body)
@@ -240,7 +285,7 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
     kept = [
         KeptValue(n, place[b.storage] + b.offset * b.itemsize, tuple(s * b.itemsize for s in b.strides))
         for n, b in buffers.items()
-        if options.keep_values and b.storage in place and n.op != "COPY"
+        if options.keep_values and b.storage in place and n.op != "COPY" and not b.overwritten
     ]
     launches = []
     for step in steps:
@@ -264,6 +309,8 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
             else:
                 refs.append(BufferRef(a.space, a.number, moved * a.itemsize))
         used = [(a, position == 0) for position, a in enumerate(step.arguments) if isinstance(a, Buffer)]
+        if step.updates:
+            used.append((used[0][0], False))
         waits = any(_conflict(a, written, b, before, place) for a, written in used for b, before in pending)
         if waits:
             pending = []

@@ -6,6 +6,7 @@ from tinyinfer.backends.base import Executable
 from tinyinfer.backends.cpu.llvm_contraction import ContractionPrinter
 from tinyinfer.backends.cpu.llvm_halo import print_halo
 from tinyinfer.backends.cpu.llvm_map import MapPrinter
+from tinyinfer.backends.cpu.llvm_scatter import ScatterPrinter
 from tinyinfer.backends.cpu.target import CpuTarget, host_target
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.node import Graph
@@ -15,6 +16,7 @@ from tinyinfer.kernels.physical import ContractionNest
 from tinyinfer.kernels.plan import build_plan
 from tinyinfer.kernels.schedule import ContractionSchedule, MachineModel
 from tinyinfer.kernels.schedule_map import MapSchedule
+from tinyinfer.kernels.schedule_scatter import ScatterSchedule
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }'
 
@@ -30,6 +32,9 @@ class LlvmPrinter:
 
     def map(self, name: str, nest: LoopNest, schedule: MapSchedule) -> str:
         return f"{MapPrinter(name, nest, schedule).text()}\n{ATTRIBUTES}\n"
+
+    def scatter(self, name: str, nest: LoopNest, schedule: ScatterSchedule) -> str:
+        return f"{ScatterPrinter(name, nest, schedule).text()}\n{ATTRIBUTES}\n"
 
     def halo(self, name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool) -> str:
         return f"{print_halo(name, regions, dtype, fill, self.machine.lanes)}\n{ATTRIBUTES}\n"

@@ -35,6 +35,8 @@ def _replacement(x: Node) -> Node | None:
         if x.op in ("INPUT", "CONST"):
             return None
         return build.constant(np.zeros(x.shape, numpy_dtype(x.dtype)))
+    if x.op == "SCATTER" and not x.inputs[1].size:
+        return x.inputs[0]
     if not x.inputs or x.inputs[0].size:
         return None
     if x.is_reduce:

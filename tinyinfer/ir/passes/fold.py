@@ -75,6 +75,8 @@ def _extent(current: Node, extents: dict[int, list[bool]]) -> list[bool]:
     if current.is_reduce:
         return [varies for i, varies in enumerate(inputs[0]) if i not in current.attrs]
     varies = [any(column) for column in zip(*inputs)]
+    if current.op == "SCATTER":
+        return [d > 1 for d in current.shape]
     if current.op == "CONCAT":
         varies[current.attrs] = True
     return varies
