@@ -344,7 +344,8 @@ def scatter(
         raise ValueError(f"{combine} is no combination of a SCATTER")
     if updates.dtype != base.dtype:
         raise ValueError(f"updates of {updates.dtype} into {base.dtype}")
-    if not base.shape or len(indices) != len(base.shape) or any(x.shape != updates.shape for x in index_inputs):
+    shapes = {x.shape for x in index_inputs} | {updates.shape}
+    if not base.shape or len(indices) != len(base.shape) or len(shapes) > 1:
         raise ValueError(f"indices of updates {list(updates.shape)} do not fit {list(base.shape)}")
     if not updates.size or not base.size:
         return base

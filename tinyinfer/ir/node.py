@@ -9,16 +9,16 @@
 | SUM MAX MIN PROD | 1 | axes | reduce over `axes`, which vanish from the shape |
 | VIEW | source, index inputs… | ViewMap | movement, indexed read: each output reads one source position |
 | CONCAT | 1 or more | axis | movement: the inputs side by side |
-| SCATTER | base, updates, index inputs… | ScatterMap | reduce by index: each update goes to one position of base |
+| SCATTER | base, updates, index inputs… | ScatterMap | reduce by index: an update goes to a place of base |
 
 A `ViewMap` names its output axes `o0, o1, …` (`output_axis`); `Slot(i, lo, hi)` in it is the value of index
 input `i` at the same output position. A position whose guards fail (`0 <= index < size`) reads `fill`
 instead.
 
-A `ScatterMap` is the transpose of that: over the axes and index inputs of the *updates* it gives the position of
-the base that each update goes to. An update whose guards fail is dropped. `combine` says what happens to what
-is there: SET replaces it (the last update in row-major order wins), SUM, PROD, MAX and MIN join it, one update
-after another in row-major order.
+A `ScatterMap` is the transpose of that: over the axes and index inputs of the *updates* it gives the position
+of the base that each update goes to. An update whose guards fail is dropped. `combine` says what happens to
+what is there: SET replaces it (the last update in row-major order wins), SUM, PROD, MAX and MIN join it, one
+update after another in row-major order.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ COMBINATIONS = ("SET", "SUM", "PROD", "MAX", "MIN")
 
 @dataclass(frozen=True)
 class ScatterMap:
-    """Where each update of a SCATTER goes: one index per base axis, over the updates' axes `o0 …` and slots."""
+    """Where each update of a SCATTER goes: an index per base axis, over the update axes `o0 …` and slots."""
 
     indices: tuple[Index, ...]
     guards: tuple[tuple[Index, int], ...] = ()

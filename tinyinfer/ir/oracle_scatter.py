@@ -1,4 +1,4 @@
-"""How the oracle computes a SCATTER: update after update in row-major order, by numpy's unbuffered indexing."""
+"""How the oracle computes a SCATTER: update after update in row-major order, by numpy's `ufunc.at`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tinyinfer.ir.ops import REDUCE
 
 def write(base: np.ndarray, updates: np.ndarray, places: ScatterMap,
           slots: Sequence[np.ndarray]) -> np.ndarray:
-    """The value of a SCATTER, a fresh array. Raises IndexError where an update whose guards hold leaves it."""
+    """The value of a SCATTER, a fresh array; IndexError where an update whose guards hold leaves it."""
     shape = updates.shape
     position = {output_axis(i, d): i for i, d in enumerate(shape)}
 

@@ -10,8 +10,8 @@
 
 A literal of more than `SMALL_LITERAL` elements stands in a table beside the text (`graph_literals`) and is
 named `literal="#0"`. Index expressions print as `repr` prints them, but for slots, which show their interval:
-`@0[0..7]`. A view adds `guards=[index < size, …] fill=value` where it has guards; a scatter prints its map over
-the axes of its updates, guards, and `combine=SUM`.
+`@0[0..7]`. A view adds `guards=[index < size, …] fill=value` where it has guards; a scatter prints its map
+over the axes of its updates, guards, and `combine=SUM`.
 """
 
 from __future__ import annotations

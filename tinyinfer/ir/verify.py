@@ -146,7 +146,7 @@ def _check_scatter(x: Node) -> None:
     _require(len(x.attrs.indices) == len(base.shape),
              f"{len(x.attrs.indices)} indices into a base of rank {len(base.shape)}")
     for slot in slots:
-        _require(slot.shape == updates.shape, f"index input of shape {slot.shape} for updates {updates.shape}")
+        _require(slot.shape == updates.shape, f"index input of shape {slot.shape} for {updates.shape}")
         _require(numpy_dtype(slot.dtype).kind in "iu", f"index input of dtype {slot.dtype}")
     _check_places(updates, x.attrs, base.shape, len(slots))
 

@@ -23,7 +23,7 @@ NARROW_FLOATS = ("float16", "bfloat16")
 class LoweredKernel:
     """One kernel: for all `axes`, element `store` of `root` = `body`.
 
-    The kernel of a SCATTER runs over the axes of its updates; its body is an UPDATE, and `store` is the origin.
+    That of a SCATTER runs over the axes of its updates; its body is an UPDATE, and `store` is the origin.
     """
 
     root: Node

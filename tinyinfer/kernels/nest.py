@@ -17,7 +17,7 @@ from tinyinfer.kernels.expression import Expr, expression
 class LoopNest:
     """For all `axes`: arguments[0][store] = body. `dtypes` are the element types of the arguments.
 
-    A body that is an UPDATE says itself where in argument 0 it goes; then `store` is where that argument begins.
+    A body that is an UPDATE says itself where in argument 0 it goes; `store` is then where that begins.
     """
 
     axes: tuple[Axis, ...]

@@ -231,7 +231,8 @@ def _scatter_step(physical: PhysicalKernel, lowered: LoweredKernel, printer: Ker
     nest = based.nest
     schedule = schedule_scatter(nest, independent, lanes)
     description = f"{nest.text()}\n{schedule}"
-    source = _source(f"scatter_{schedule.name}", description, lambda name: printer.scatter(name, nest, schedule))
+    kind = f"scatter_{schedule.name}"
+    source = _source(kind, description, lambda name: printer.scatter(name, nest, schedule))
     title, origin = _title(physical.origin, "scatter")
     updates = prod(a.size for a in nest.axes)
     return _Step(

@@ -1,4 +1,4 @@
-"""Schedules of scatters: which axes of the updates can never meet at one element, and may therefore be shared out.
+"""Schedules of scatters: along which axes updates never meet at one element and may be shared out.
 
 Updates that collide must follow each other in row-major order. Along an *independent* axis no two updates
 collide whatever the data say; those run outside, in parallel, but for one whose elements lie side by side,
@@ -22,8 +22,8 @@ SCALAR_CYCLES = 6
 
 @dataclass(frozen=True)
 class ScatterSchedule:
-    """Loops of a scatter, outer first: `parallel` (chunks are taken from it), `serial` in row-major order, and
-    `vector`, the axis of lanes (None: one update at a time)."""
+    """Loops of a scatter, outer first: `parallel` (chunks are taken from it), `serial` in row-major order,
+    and `vector`, the axis of lanes (None: one update at a time)."""
 
     lanes: int
     parallel: tuple[Axis, ...]
@@ -48,7 +48,7 @@ def independent_axes(lowered: LoweredKernel) -> frozenset[Axis]:
 
 
 def _is_injective(place: Index) -> bool:
-    """Whether every combination of the axes gives another number: mixed radix, each step beyond all smaller."""
+    """Whether every combination of the axes gives another number: each step is beyond all smaller ones."""
     reach = 0
     for axis, c in sorted(place.terms, key=lambda term: abs(term[1])):
         if abs(c) <= reach:

@@ -20,7 +20,8 @@ JOIN = {"SUM": "ADD", "PROD": "MUL", "MAX": "MAX", "MIN": "MIN"}
 
 
 class ScatterPrinter:
-    """Prints one scatter. `name` is the exported symbol, with the C signature of runtime.plan.KernelSource."""
+    """Prints one scatter. `name` is the exported symbol, with the C signature of
+    runtime.plan.KernelSource."""
 
     def __init__(self, name: str, nest: LoopNest, schedule: ScatterSchedule):
         self.name, self.schedule = name, schedule
