@@ -10,6 +10,8 @@
 | VIEW | source, index inputs… | ViewMap | movement, indexed read: each output reads one source position |
 | CONCAT | 1 or more | axis | movement: the inputs side by side |
 | SCATTER | base, updates, index inputs… | ScatterMap | reduce by index: an update goes to a place of base |
+| LOOP | see `LoopBody` | LoopBody | control: a graph run repeatedly; its value is the number of iterations |
+| LOOP_OUTPUT | the LOOP | number | what the loop leaves: final carried values, then stacked ones |
 
 A `ViewMap` names its output axes `o0, o1, …` (`output_axis`); `Slot(i, lo, hi)` in it is the value of index
 input `i` at the same output position. A position whose guards fail (`0 <= index < size`) reads `fill`
@@ -101,6 +103,54 @@ class ScatterMap:
     indices: tuple[Index, ...]
     guards: tuple[tuple[Index, int], ...] = ()
     combine: str = "SET"
+
+
+UNBOUNDED = (1 << 63) - 1
+"""`LoopBody.steps` of a loop that only its condition or its count ends."""
+
+
+@dataclass(frozen=True)
+class LoopBody:
+    """What a LOOP repeats: a closed graph, its INPUT nodes being `inputs` and its results `outputs`.
+
+    Inputs of the body, and of the LOOP node in the same order but for the first:
+
+    * the iteration number (int64 scalar), which only the body has;
+    * `carried` values, given to the LOOP as they are before the first iteration;
+    * one row per iteration of each scanned value, which the LOOP gets with a leading axis of `steps`;
+      `scanned` says of each whether the last row comes first;
+    * captured values, the same in every iteration.
+
+    After these the LOOP takes the trip count (int64 scalar) if it is `counted`, then the condition to enter
+    (bool scalar) if it is `conditional`. It runs `steps` times at most, `count` times if that is less, and as
+    long as the condition holds.
+
+    Outputs of the body: the carried values for the next iteration, one row of each stacked value, the
+    condition to go on if it is `conditional`. LOOP_OUTPUT numbers go through the carried and stacked ones: a
+    stacked value is `[steps, *row]`, rows that no iteration wrote are zero, and `stacked` says of each
+    whether the first iteration writes the last row.
+    """
+
+    steps: int
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    carried: int
+    scanned: tuple[bool, ...] = ()
+    stacked: tuple[bool, ...] = ()
+    counted: bool = False
+    conditional: bool = False
+
+    @property
+    def graph(self) -> Graph:
+        """The body as a graph; results are called by their number."""
+        return Graph(
+            {x.attrs: x for x in self.inputs}, {str(i): x for i, x in enumerate(self.outputs)}, "body"
+        )
+
+    @property
+    def captured(self) -> tuple[Node, ...]:
+        """The body's inputs that are the same in every iteration."""
+        return self.inputs[1 + self.carried + len(self.scanned) :]
 
 
 @cache

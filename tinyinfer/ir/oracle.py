@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyinfer.ir import index as algebra
-from tinyinfer.ir.node import Node, topological_order
+from tinyinfer.ir.node import LoopBody, Node, topological_order
 from tinyinfer.ir.ops import ELEMENTWISE, REDUCE, reduce_identity
 from tinyinfer.ir.oracle_contraction import contract
 from tinyinfer.ir.oracle_scatter import write
@@ -35,15 +35,47 @@ def evaluate_virtual(outputs: Sequence[Node], feeds: Mapping[str, np.ndarray]) -
     users = Counter(id(x) for current in order for x in _operands(current))
     users.update(id(x) for x in outputs)
     values: dict[int, np.ndarray] = {}
+    left: dict[int, list[np.ndarray]] = {}
     with np.errstate(all="ignore"):
         for current in order:
             operands = _operands(current)
-            values[id(current)] = _value(current, [values[id(x)] for x in operands], feeds)
+            arrays = [values[id(x)] for x in operands]
+            if current.op == "LOOP":
+                values[id(current)], left[id(current)] = run_loop(current.attrs, arrays)
+            elif current.op == "LOOP_OUTPUT":
+                values[id(current)] = left[id(operands[0])][current.attrs]
+            else:
+                values[id(current)] = _value(current, arrays, feeds)
             for x in operands:
                 users[id(x)] -= 1
                 if not users[id(x)]:
                     del values[id(x)]
+                    left.pop(id(x), None)
     return [values[id(x)] for x in outputs]
+
+
+def run_loop(body: LoopBody, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The number of iterations of a LOOP over the values of its inputs, and its outputs by number."""
+    given = list(arrays)
+    going = bool(given.pop()) if body.conditional else True
+    steps = min(body.steps, int(given.pop())) if body.counted else body.steps
+    carried, rest = given[: body.carried], given[body.carried :]
+    scanned, captured = rest[: len(body.scanned)], rest[len(body.scanned) :]
+    rows = body.outputs[body.carried : body.carried + len(body.stacked)]
+    stacked = [np.zeros((body.steps, *x.shape), numpy_dtype(x.dtype)) for x in rows]
+    names = [x.attrs for x in body.inputs]
+    number = 0
+    while going and number < steps:
+        taken = [x[-1 - number if back else number] for x, back in zip(scanned, body.scanned)]
+        feeds = dict(zip(names, [np.int64(number), *carried, *taken, *captured], strict=True))
+        results = evaluate(body.outputs, feeds)
+        carried = results[: body.carried]
+        for target, back, row in zip(stacked, body.stacked, results[body.carried :]):
+            target[-1 - number if back else number] = row
+        if body.conditional:
+            going = bool(results[-1])
+        number += 1
+    return np.array(number, np.int64), [*carried, *stacked]
 
 
 def numpy_dtype(name: str) -> np.dtype:

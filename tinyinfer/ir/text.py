@@ -11,7 +11,8 @@
 A literal of more than `SMALL_LITERAL` elements stands in a table beside the text (`graph_literals`) and is
 named `literal="#0"`. Index expressions print as `repr` prints them, but for slots, which show their interval:
 `@0[0..7]`. A view adds `guards=[index < size, …] fill=value` where it has guards; a scatter prints its map
-over the axes of its updates, guards, and `combine=SUM`.
+over the axes of its updates, guards, and `combine=SUM`. The body of a LOOP stands in the lines below it, two
+spaces further in; of its `scanned` and `stacked` values, 1 says backwards.
 """
 
 from __future__ import annotations
@@ -19,19 +20,33 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
 from tinyinfer.ir.index import Atom, FloorDiv, Index, Mod, Slot
-from tinyinfer.ir.node import SMALL_LITERAL, Graph, Literal, Node, ScatterMap, ViewMap, node, output_axis
+from tinyinfer.ir.node import (
+    SMALL_LITERAL,
+    Graph,
+    Literal,
+    LoopBody,
+    Node,
+    ScatterMap,
+    ViewMap,
+    node,
+    output_axis,
+)
 from tinyinfer.ir.oracle import is_float, numpy_dtype
 
 
 def print_graph(graph: Graph) -> str:
     """The text of `graph`."""
+    return _print(graph, {id(x): name for name, x in _literals(graph)})
+
+
+def _print(graph: Graph, names: Mapping[int, str]) -> str:
     numbers: dict[int, int] = {}
-    names = {id(x): name for name, x in _literals(graph)}
     lines = [f"graph {json.dumps(graph.name)}"]
     for number, current in enumerate(_nodes(graph)):
         numbers[id(current)] = number
@@ -41,6 +56,8 @@ def print_graph(graph: Graph) -> str:
         if current.origin:
             line += f" origin={json.dumps(sorted(current.origin))}"
         lines.append(line)
+        if current.op == "LOOP":
+            lines += [f"{INDENT}{inner}" for inner in _print(current.attrs.graph, names).splitlines()]
     for title, group in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         lines.append(" ".join([title, *(f"{json.dumps(k)}=%{numbers[id(x)]}" for k, x in group.items())]))
     return "\n".join(lines) + "\n"
@@ -58,8 +75,16 @@ def _nodes(graph: Graph) -> list[Node]:
 
 
 def _literals(graph: Graph) -> Iterator[tuple[str, Node]]:
-    large = [x for x in _nodes(graph) if x.op == "CONST" and x.size > SMALL_LITERAL]
+    large = dict.fromkeys(x for x in _deep_nodes(graph) if x.op == "CONST" and x.size > SMALL_LITERAL)
     return ((f"#{number}", x) for number, x in enumerate(large))
+
+
+def _deep_nodes(graph: Graph) -> Iterator[Node]:
+    """The nodes of `graph` and of the bodies of its loops."""
+    for x in _nodes(graph):
+        yield x
+        if x.op == "LOOP":
+            yield from _deep_nodes(x.attrs.graph)
 
 
 def _attributes(x: Node, names: Mapping[int, str]) -> str:
@@ -81,6 +106,15 @@ def _attributes(x: Node, names: Mapping[int, str]) -> str:
         return f"{text} fill={_print_number(x.attrs.fill)}" if x.attrs.guards else text
     if x.is_reduce:
         return f" axes={list(x.attrs)}"
+    if x.op == "LOOP":
+        body: LoopBody = x.attrs
+        scanned, stacked = list(map(int, body.scanned)), list(map(int, body.stacked))
+        return (
+            f" steps={body.steps} carried={body.carried} scanned={scanned} stacked={stacked} "
+            f"counted={int(body.counted)} conditional={int(body.conditional)}"
+        )
+    if x.op == "LOOP_OUTPUT":
+        return f" number={x.attrs}"
     return f" axis={x.attrs}" if x.op == "CONCAT" else ""
 
 
@@ -234,8 +268,12 @@ class _IndexParser:
 # ---- parsing graphs
 
 
+INDENT = "  "
 _LINE = re.compile(r"%(\d+) = (\w+) (\w+)\[([\d, ]*)\] \(([%\d, ]*)\)(.*)")
-_ATTRIBUTE = re.compile(r" (name|literal|label|value|index|map|guards|fill|combine|axes|axis|origin)=")
+_ATTRIBUTE = re.compile(
+    r" (name|literal|label|value|index|map|guards|fill|combine|axes|axis|origin|number"
+    r"|steps|carried|scanned|stacked|counted|conditional)="
+)
 _NAMED = re.compile(r' ("(?:[^"\\]|\\.)*")=%(\d+)')
 
 
@@ -246,7 +284,10 @@ def parse_graph(text: str, literals: Mapping[str, Literal] | None = None) -> Gra
     """
     nodes: dict[int, Node] = {}
     graph = Graph({}, {})
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        if line.startswith(INDENT):
+            continue
         try:
             if line.startswith("graph "):
                 graph.name = json.loads(line[len("graph "):])
@@ -254,13 +295,14 @@ def parse_graph(text: str, literals: Mapping[str, Literal] | None = None) -> Gra
                 group = graph.inputs if line.startswith("inputs") else graph.outputs
                 group.update((json.loads(name), nodes[int(x)]) for name, x in _NAMED.findall(line))
             elif line.strip():
-                _parse_node(line, nodes, literals or {})
+                inner = takewhile(lambda x: x.startswith(INDENT), lines[number:])
+                _parse_node(line, nodes, literals or {}, "\n".join(x[len(INDENT):] for x in inner))
         except (ValueError, KeyError, IndexError) as error:
             raise ValueError(f"line {number}: {error}: {line}") from None
     return graph
 
 
-def _parse_node(line: str, nodes: dict[int, Node], literals: Mapping[str, Literal]) -> None:
+def _parse_node(line: str, nodes: dict[int, Node], literals: Mapping[str, Literal], inner: str) -> None:
     match = _LINE.fullmatch(line)
     if match is None:
         raise ValueError("not a node")
@@ -270,8 +312,21 @@ def _parse_node(line: str, nodes: dict[int, Node], literals: Mapping[str, Litera
     attributes = _split_attributes(rest)
     origin = json.loads(attributes.pop("origin", "[]"))
     over = inputs[1].shape if op == "SCATTER" else shape
-    attrs = _parse_attributes(op, dtype, over, attributes, literals)
+    attrs = (
+        _parse_body(attributes, parse_graph(inner, literals))
+        if op == "LOOP"
+        else _parse_attributes(op, dtype, over, attributes, literals)
+    )
     nodes[int(number)] = node(op, inputs, attrs, shape, dtype, origin)
+
+
+def _parse_body(attributes: dict[str, str], graph: Graph) -> LoopBody:
+    flags = [tuple(map(bool, json.loads(attributes[name]))) for name in ("scanned", "stacked")]
+    steps, carried, counted, conditional = (
+        int(attributes[name]) for name in ("steps", "carried", "counted", "conditional")
+    )
+    inputs, outputs = tuple(graph.inputs.values()), tuple(graph.outputs.values())
+    return LoopBody(steps, inputs, outputs, carried, flags[0], flags[1], bool(counted), bool(conditional))
 
 
 def _split_attributes(text: str) -> dict[str, str]:
@@ -318,6 +373,8 @@ def _parse_attributes(op: str, dtype: str, shape: tuple[int, ...], attributes: d
         return tuple(json.loads(attributes["axes"]))
     if op == "CONCAT":
         return int(attributes["axis"])
+    if op == "LOOP_OUTPUT":
+        return int(attributes["number"])
     return dtype if op in ("CAST", "BITCAST") else None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyinfer.ir import index as algebra
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of
-from tinyinfer.ir.node import COMBINATIONS, Graph, Literal, Node, ScatterMap, ViewMap
+from tinyinfer.ir.node import COMBINATIONS, UNBOUNDED, Graph, Literal, LoopBody, Node, ScatterMap, ViewMap
 from tinyinfer.ir.ops import ELEMENTWISE, REDUCE
 from tinyinfer.ir.oracle import is_float, numpy_dtype
 
@@ -236,6 +236,42 @@ def _tried(x: Node, place: Index, size: int, guards: tuple[tuple[Index, int], ..
     return not bool((outside & holds).any())
 
 
+def _check_loop(x: Node) -> None:
+    body = x.attrs
+    _require(isinstance(body, LoopBody), "LOOP has a LoopBody as attribute")
+    _require(x.shape == () and x.dtype == "int64", "the value of a LOOP is an int64 scalar")
+    _require(0 <= body.steps <= UNBOUNDED, f"a LOOP of {body.steps} steps")
+    scanned, stacked = len(body.scanned), len(body.stacked)
+    _require(len(x.inputs) == len(body.inputs) - 1 + body.counted + body.conditional,
+             f"a LOOP over {len(x.inputs)} values, whose body has {len(body.inputs)} inputs")
+    _require(len(body.outputs) == body.carried + stacked + body.conditional,
+             f"a body of {len(body.outputs)} results")
+    _require(body.steps < UNBOUNDED or not (scanned or stacked), "rows for endless iterations")
+    _require(body.steps < UNBOUNDED or body.counted or body.conditional, "an endless LOOP")
+    first, last = body.carried, body.carried + scanned
+    for number, (outer, inner) in enumerate(zip(x.inputs, body.inputs[1:])):
+        row = (body.steps, *inner.shape) if first <= number < last else inner.shape
+        _require(outer.shape == row and outer.dtype == inner.dtype, f"{outer!r} for the body's {inner!r}")
+    for old, new in zip(body.inputs[1:], body.outputs[: body.carried]):
+        _require(old.shape == new.shape and old.dtype == new.dtype, f"carried {old!r} becomes {new!r}")
+    iteration = body.inputs[0]
+    scalars = [(iteration, "int64")] + [(x.inputs[-1 - body.conditional], "int64")] * body.counted
+    scalars += [(x.inputs[-1], "bool"), (body.outputs[-1], "bool")] if body.conditional else []
+    for value, dtype in scalars:
+        _require(value.shape == () and value.dtype == dtype, f"{value!r} where a scalar {dtype} belongs")
+    verify(body.graph)
+
+
+def _check_loop_output(x: Node) -> None:
+    _require(len(x.inputs) == 1 and x.inputs[0].op == "LOOP", "LOOP_OUTPUT of what is no LOOP")
+    body = x.inputs[0].attrs
+    _require(isinstance(x.attrs, int) and 0 <= x.attrs < body.carried + len(body.stacked),
+             f"LOOP_OUTPUT {x.attrs!r}")
+    inner = body.outputs[x.attrs]
+    shape = inner.shape if x.attrs < body.carried else (body.steps, *inner.shape)
+    _require(x.shape == shape and x.dtype == inner.dtype, f"{x!r} of the body's {inner!r}")
+
+
 _CHECKS = {
     "INPUT": _check_input,
     "CONST": _check_constant,
@@ -243,4 +279,6 @@ _CHECKS = {
     "VIEW": _check_view,
     "CONCAT": _check_concat,
     "SCATTER": _check_scatter,
+    "LOOP": _check_loop,
+    "LOOP_OUTPUT": _check_loop_output,
 }

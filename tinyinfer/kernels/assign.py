@@ -26,10 +26,22 @@ MINIMUM_ROWS_TO_COPY = 16
 
 
 @dataclass
+class LoopKernel:
+    """A LOOP in execution order: where its inputs lie (dense buffers), and what reads its outputs.
+
+    `outputs` are LOOP_OUTPUT nodes by their number, and the LOOP node itself as number -1.
+    """
+
+    root: Node
+    operands: list[Node]
+    outputs: dict[int, Node]
+
+
+@dataclass
 class Assigned:
     """The kernels in execution order, the contraction of each (or None), and every value's buffer."""
 
-    kernels: list[LoweredKernel]
+    kernels: list[LoweredKernel | LoopKernel]
     contractions: list[Contraction | None]
     buffers: dict[Node, Buffer]
     outputs: dict[str, Node]
@@ -60,7 +72,7 @@ class _Assignment:
     def __init__(self, graph: Graph, fusion: Fusion):
         self.graph, self.fusion = graph, fusion
         self.buffers: dict[Node, Buffer] = {}
-        self.kernels: list[LoweredKernel] = []
+        self.kernels: list[LoweredKernel | LoopKernel] = []
         self.contractions: list[Contraction | None] = []
         self.output_nodes = {n: name for name, n in reversed(list(graph.outputs.items()))}
         self.copies: dict[tuple, Node] = {}
@@ -68,6 +80,14 @@ class _Assignment:
         self.outputs: dict[str, Node] = {}
         self.contraction_of: dict[Node, Node] = {}
         self.numbers = 0
+        self.loop_outputs: dict[Node, dict[int, Node]] = {}
+        self.scanned: set[Node] = set()
+        for n in graph.nodes():
+            if n.op == "LOOP":
+                self.loop_outputs[n] = {-1: n}
+                self.scanned.update(n.inputs)
+            elif n.op == "LOOP_OUTPUT":
+                self.loop_outputs[n.inputs[0]][n.attrs] = n
 
     def run(self) -> Assigned:
         for number, (_, n) in enumerate(self.graph.inputs.items()):
@@ -94,6 +114,8 @@ class _Assignment:
                 self.kernel(lower(n, self.fusion.materialised))
             elif n.op == "CONCAT":
                 self.concat(n)
+            elif n.op == "LOOP":
+                self.loop(n)
         self.place_outputs()
         return Assigned(self.kernels, self.contractions, self.buffers, self.outputs)
 
@@ -254,8 +276,13 @@ class _Assignment:
             if contraction is None or _unit_stride(lowered, contraction, row_major):
                 self.buffers[root] = Buffer(root, "output")
                 return
-        self.buffers[root] = Buffer(root, "arena", preferred)
         placed = self.concat_of.get(root)
+        if placed is None and root in self.scanned:
+            row_major = tuple(range(len(root.shape)))
+            if contraction is None or _unit_stride(lowered, contraction, row_major):
+                self.buffers[root] = Buffer(root, "arena", dense=True)
+                return
+        self.buffers[root] = Buffer(root, "arena", preferred)
         if placed is None:
             return
         parent = self.concat_buffer(placed[0], preferred)
@@ -317,6 +344,35 @@ class _Assignment:
                 self.kernels.append(_copy_kernel(made, part))
                 self.contractions.append(None)
             start += part.shape[concat.attrs]
+
+    def loop(self, n: Node) -> None:
+        """Give a loop dense operands, copied where they lie otherwise, and its outputs their buffers."""
+        operands = [self.dense(x) for x in n.inputs]
+        for made in self.loop_outputs[n].values():
+            if made in self.output_nodes:
+                self.buffers[made] = Buffer(made, "output")
+            else:
+                self.buffers[made] = Buffer(made, "arena", dense=True)
+        self.kernels.append(LoopKernel(n, operands, self.loop_outputs[n]))
+        self.contractions.append(None)
+
+    def dense(self, value: Node) -> Node:
+        """A value that holds the same in a dense row-major buffer of its own: `value` itself, or a copy."""
+        self.source_strides(value)
+        buffer = self.buffers[value]
+        if buffer.dense or (buffer.space != "arena" and buffer.parent is None):
+            return value
+        key = (value, "dense")
+        found = self.copies.get(key)
+        if found is None:
+            self.numbers += 1
+            found = self.copies[key] = node(
+                "COPY", (value,), self.numbers, value.shape, value.dtype, value.origin
+            )
+            self.buffers[found] = Buffer(found, "arena", dense=True)
+            self.kernels.append(_copy_kernel(found, value))
+            self.contractions.append(None)
+        return found
 
     def place_outputs(self) -> None:
         """Give every graph output a buffer of its own in the order of the signature, copying where it has

@@ -4,7 +4,7 @@ The graph is walked from the outputs. Each value collects its uses: the kernel t
 over that kernel's axes, at which it is wanted. A value becomes the root of a kernel of its own (is
 *materialised*) if
 
-* it is an output, a part of a concatenation, or what a scatter starts from,
+* it is an output, a part of a concatenation, what a scatter starts from, or what a loop reads,
 * several kernels want it and it is not free,
 * it is the operand of a contraction and not already a load,
 * inlining would compute it more often than it has elements and it is not free, or
@@ -106,6 +106,10 @@ def fuse(graph: Graph, enabled: bool = True, also: set[Node] | None = None) -> F
             for x in node.inputs[1:]:
                 uses[x].append(_Use(kernel, tuple(map(index, kernel.axes)), x.size))
             continue
+        if node.op in ("LOOP", "LOOP_OUTPUT"):
+            result.materialised.add(node)
+            forced.update(x for x in node.inputs if x.op not in ("INPUT", "CONST"))
+            continue
         if node.op == "CONST" or (node.op == "IOTA" and node not in forced):
             continue
         wanted = uses[node]
@@ -189,7 +193,7 @@ def is_free(node: Node) -> bool:
         if part in seen:
             continue
         seen.add(part)
-        if part.op in ("INPUT", "CONCAT", "SCATTER") or part.is_reduce:
+        if part.op in ("INPUT", "CONCAT", "SCATTER", "LOOP", "LOOP_OUTPUT") or part.is_reduce:
             return False
         if part.op == "CONST" and part.size > 1:
             return False

@@ -40,10 +40,12 @@ class Buffer:
     number: int = -1
     overwritten: bool = False
     """Whether a scatter writes into the value's own storage, so that it is gone once the plan has run."""
+    dense: bool = False
+    """Row-major without halo or padding: what a loop walks by rows."""
 
     def __post_init__(self) -> None:
         self.halo = [[0, 0] for _ in self.value.shape]
-        if self.space != "arena":
+        if self.space != "arena" or self.dense:
             self.order = tuple(range(len(self.value.shape)))
 
     @property
@@ -69,7 +71,7 @@ class Buffer:
             return
         if self.strides:
             return
-        if self.space != "arena":
+        if self.space != "arena" or self.dense:
             self.strides = row_major_strides(shape)
             self.elements = max(self.value.size, 1)
             return
@@ -95,7 +97,7 @@ class Buffer:
         """Whether readers may step outside by `wanted` (before, after) per dimension and find `fill`
         there."""
         owner = self.storage
-        if owner.space != "arena":
+        if owner.space != "arena" or owner.dense:
             return False
         current: Buffer = self
         while current.parent is not None:

@@ -6,8 +6,8 @@ A device hands in a `KernelPrinter`, which turns scheduled nests into its own so
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.index import Axis
 from tinyinfer.ir.node import Graph, Node
-from tinyinfer.kernels.assign import assign
+from tinyinfer.kernels.assign import LoopKernel, assign
 from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import walk
 from tinyinfer.kernels.halo import HaloRegion, halo_regions
@@ -50,7 +50,16 @@ from tinyinfer.kernels.schedule_scatter import (
     schedule_scatter,
 )
 from tinyinfer.runtime.memory import pack
-from tinyinfer.runtime.plan import BufferRef, KeptValue, KernelSource, Launch, Plan, TensorSpec
+from tinyinfer.runtime.plan import (
+    BufferRef,
+    KeptValue,
+    KernelSource,
+    Launch,
+    LoopLaunch,
+    Plan,
+    TensorSpec,
+    kernel_sources,
+)
 
 
 class KernelPrinter(Protocol):
@@ -68,10 +77,12 @@ class KernelPrinter(Protocol):
         self, name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool
     ) -> str: ...
 
+    def loop(self, name: str) -> str: ...
+
 
 @dataclass
-class _Step:
-    """A launch before the arena has offsets."""
+class Step:
+    """A launch before the arena has offsets. It writes the first `writes` of its arguments."""
 
     source: KernelSource
     arguments: list[Buffer | PackedConstant]
@@ -84,16 +95,47 @@ class _Step:
     stage: Callable[[], str]
     updates: bool = False
     """Whether the result is read as well: what is in it already must be complete."""
+    writes: int = 1
+    loop: Callable[[tuple[BufferRef, ...]], LoopLaunch] | None = None
+    """What a loop's launch repeats, given where its arguments lie."""
+
+
+@dataclass
+class Parameters:
+    """The constants that the kernels of a plan read, each once, and their numbers."""
+
+    arrays: list[np.ndarray] = field(default_factory=list)
+    numbers: dict[PackedConstant, int] = field(default_factory=dict)
+
+    def number(self, constant: PackedConstant) -> int:
+        if constant not in self.numbers:
+            self.numbers[constant] = len(self.arrays)
+            self.arrays.append(constant.array())
+        return self.numbers[constant]
 
 
 def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) -> Plan:
     """The plan of a graph whose passes have run."""
+    parameters = Parameters()
+    buffers, steps = build_steps(graph, printer, options, parameters)
+    return _finish(graph, buffers, steps, options, parameters)
+
+
+def build_steps(
+    graph: Graph, printer: KernelPrinter, options: CompileOptions, parameters: Parameters
+) -> tuple[dict[Node, Buffer], list[Step]]:
+    """Where the values of a graph lie, and its launches in order; those of bodies of loops are complete."""
+    from tinyinfer.kernels.plan_loop import loop_step
+
     assigned = assign(graph, options.fuse)
     for buffer in assigned.buffers.values():
         buffer.place()
-    steps: list[_Step] = []
+    steps: list[Step] = []
     haloed: set[Buffer] = set()
     for lowered, contraction in zip(assigned.kernels, assigned.contractions):
+        if isinstance(lowered, LoopKernel):
+            steps.append(loop_step(lowered, assigned.buffers, printer, options, parameters))
+            continue
         if not lowered.root.size:
             continue
         owner = assigned.buffers[lowered.root].storage
@@ -107,7 +149,7 @@ def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) ->
             steps.append(_scatter_step(physical, lowered, printer))
         else:
             steps.append(_map_step(physical, printer))
-    return _finish(graph, assigned.buffers, steps, options)
+    return assigned.buffers, steps
 
 
 @lru_cache(maxsize=1)
@@ -122,13 +164,13 @@ def compiler_version() -> str:
     return digest.hexdigest()[:16]
 
 
-def _source(kind: str, description: str, make: Callable[[str], str]) -> KernelSource:
+def source_of(kind: str, description: str, make: Callable[[str], str]) -> KernelSource:
     digest = hashlib.sha256(f"{compiler_version()}\n{description}".encode()).hexdigest()[:24]
     name = f"{kind}_{digest[:12]}"
     return KernelSource(digest, name, lambda: make(name))
 
 
-def _title(origin: frozenset[str], fallback: str) -> tuple[str, tuple[str, ...]]:
+def title_of(origin: frozenset[str], fallback: str) -> tuple[str, tuple[str, ...]]:
     names = tuple(sorted(origin))
     return (names[0] if len(names) == 1 else f"{names[0]} (+{len(names) - 1})") if names else fallback, names
 
@@ -144,7 +186,7 @@ def _touched(arguments: list[Buffer | PackedConstant]) -> int:
     return total
 
 
-def _contraction_step(physical: PhysicalKernel, roles: Contraction, printer: KernelPrinter) -> _Step:
+def _contraction_step(physical: PhysicalKernel, roles: Contraction, printer: KernelPrinter) -> Step:
     machine = printer.machine
     rows = prod(a.size for a in roles.m)
     guess = min(2, -(-roles.vector.size // machine.lanes))
@@ -158,12 +200,12 @@ def _contraction_step(physical: PhysicalKernel, roles: Contraction, printer: Ker
     description = f"{nest.text()}\n{schedule}"
     groups = prod(a.size for a in nest.groups)
     flops = 2 * groups * rows * roles.vector.size * prod(a.size for a in roles.k)
-    title, origin = _title(physical.origin, "contraction")
+    title, origin = title_of(physical.origin, "contraction")
     bare = replace(nest, physical=_without_values(based))
-    source = _source(
+    source = source_of(
         f"contract_{schedule.name}", description, lambda name: printer.contraction(name, bare, schedule)
     )
-    return _Step(
+    return Step(
         source,
         based.arguments,
         based.offsets,
@@ -192,7 +234,7 @@ def sorted_for_constants(nest: LoopNest, vector: Axis | None) -> list[Axis]:
     return order if vector is None else [*order, vector]
 
 
-def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> _Step:
+def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> Step:
     machine = printer.machine
     first = schedule_map(physical.nest, machine.lanes, machine.registers)
     physical = pack_constants(physical, sorted_for_constants(physical.nest, first.vector))
@@ -202,9 +244,9 @@ def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> _Step:
     nest = based.nest
     schedule = schedule_map(nest, machine.lanes, machine.registers)
     description = f"{nest.text()}\n{schedule}"
-    source = _source(f"map_{schedule.name}", description, lambda name: printer.map(name, nest, schedule))
-    title, origin = _title(physical.origin, "map")
-    return _Step(
+    source = source_of(f"map_{schedule.name}", description, lambda name: printer.map(name, nest, schedule))
+    title, origin = title_of(physical.origin, "map")
+    return Step(
         source,
         based.arguments,
         based.offsets,
@@ -217,7 +259,7 @@ def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> _Step:
     )
 
 
-def _scatter_step(physical: PhysicalKernel, lowered: LoweredKernel, printer: KernelPrinter) -> _Step:
+def _scatter_step(physical: PhysicalKernel, lowered: LoweredKernel, printer: KernelPrinter) -> Step:
     lanes = printer.machine.lanes
     independent = independent_axes(lowered)
     # row-major, as lowering makes them: updates that meet follow each other in this order
@@ -232,10 +274,10 @@ def _scatter_step(physical: PhysicalKernel, lowered: LoweredKernel, printer: Ker
     schedule = schedule_scatter(nest, independent, lanes)
     description = f"{nest.text()}\n{schedule}"
     kind = f"scatter_{schedule.name}"
-    source = _source(kind, description, lambda name: printer.scatter(name, nest, schedule))
-    title, origin = _title(physical.origin, "scatter")
+    source = source_of(kind, description, lambda name: printer.scatter(name, nest, schedule))
+    title, origin = title_of(physical.origin, "scatter")
     updates = prod(a.size for a in nest.axes)
-    return _Step(
+    return Step(
         source,
         based.arguments,
         based.offsets,
@@ -258,36 +300,32 @@ def _map_flops(nest: LoopNest) -> int:
     return total
 
 
-def _halo_step(buffer: Buffer, printer: KernelPrinter) -> _Step:
+def _halo_step(buffer: Buffer, printer: KernelPrinter) -> Step:
     regions = tuple(halo_regions(buffer))
     fill = buffer.fill if buffer.fill is not None else 0
     dtype = buffer.value.dtype
     description = f"halo {dtype} {fill!r} {regions}"
-    source = _source("halo", description, lambda name: printer.halo(name, regions, dtype, fill))
+    source = source_of("halo", description, lambda name: printer.halo(name, regions, dtype, fill))
     size = sum(r.length * prod(c for c, _ in r.loops) for r in regions) * buffer.itemsize
-    title, origin = _title(buffer.value.origin, "halo")
-    return _Step(source, [buffer], (), 1, f"halo of {title}", origin, 0, size, lambda: description)
+    title, origin = title_of(buffer.value.origin, "halo")
+    return Step(source, [buffer], (), 1, f"halo of {title}", origin, 0, size, lambda: description)
 
 
-def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], options: CompileOptions) -> Plan:
+def place_steps(
+    steps: list[Step], parameters: Parameters, keep: bool = False
+) -> tuple[list[Launch], dict[Buffer, int], int]:
+    """The launches, the arena's offsets in bytes, and its size. `keep` gives every buffer memory for ever."""
     lifetimes: dict[Buffer, list[int]] = {}
     for position, step in enumerate(steps):
         for a in step.arguments:
             if isinstance(a, Buffer) and a.storage.space == "arena":
                 span = lifetimes.setdefault(a.storage, [position, position])
                 span[1] = position
-    if options.keep_values:
+    if keep:
         lifetimes = {b: [0, len(steps)] for b in lifetimes}
     offsets, total = pack([(first, last, b.nbytes) for b, (first, last) in lifetimes.items()])
     place = dict(zip(lifetimes, offsets))
-    parameters: dict[PackedConstant, int] = {}
-    arrays: list[np.ndarray] = []
     pending: list[tuple[Buffer, bool]] = []
-    kept = [
-        KeptValue(n, place[b.storage] + b.offset * b.itemsize, tuple(s * b.itemsize for s in b.strides))
-        for n, b in buffers.items()
-        if options.keep_values and b.storage in place and n.op != "COPY" and not b.overwritten
-    ]
     launches = []
     for step in steps:
         refs = []
@@ -295,21 +333,15 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
             moved = step.offsets[number] if step.offsets else 0
             if isinstance(a, PackedConstant):
                 moved *= np.dtype(a.literal.dtype).itemsize
-                if a not in parameters:
-                    parameters[a] = len(arrays)
-                    arrays.append(a.array())
-                refs.append(BufferRef("parameter", parameters[a], moved))
+                refs.append(BufferRef("parameter", parameters.number(a), moved))
             elif a.space == "parameter":
                 whole = PackedConstant(a.value.attrs, a.value.shape, a.strides)
-                if whole not in parameters:
-                    parameters[whole] = len(arrays)
-                    arrays.append(whole.array())
-                refs.append(BufferRef("parameter", parameters[whole], moved * a.itemsize))
+                refs.append(BufferRef("parameter", parameters.number(whole), moved * a.itemsize))
             elif a.space == "arena":
                 refs.append(BufferRef("arena", 0, place[a] + moved * a.itemsize))
             else:
                 refs.append(BufferRef(a.space, a.number, moved * a.itemsize))
-        used = [(a, position == 0) for position, a in enumerate(step.arguments) if isinstance(a, Buffer)]
+        used = [(a, i < step.writes) for i, a in enumerate(step.arguments) if isinstance(a, Buffer)]
         if step.updates:
             used.append((used[0][0], False))
         waits = any(_conflict(a, written, b, before, place) for a, written in used for b, before in pending)
@@ -318,41 +350,74 @@ def _finish(graph: Graph, buffers: dict[Node, Buffer], steps: list[_Step], optio
         pending += used
         launches.append(
             Launch(
-                step.source, tuple(refs), step.chunks, waits, step.title, step.origin, step.flops, step.bytes
+                step.source,
+                tuple(refs),
+                step.chunks,
+                waits,
+                step.title,
+                step.origin,
+                step.flops,
+                step.bytes,
+                step.loop(tuple(refs)) if step.loop is not None else None,
             )
         )
+    return launches, place, total
+
+
+def _finish(
+    graph: Graph,
+    buffers: dict[Node, Buffer],
+    steps: list[Step],
+    options: CompileOptions,
+    parameters: Parameters,
+) -> Plan:
+    launches, place, total = place_steps(steps, parameters, options.keep_values)
+    kept = [
+        KeptValue(n, place[b.storage] + b.offset * b.itemsize, tuple(s * b.itemsize for s in b.strides))
+        for n, b in buffers.items()
+        if options.keep_values and b.storage in place and n.op != "COPY" and not b.overwritten
+    ]
     # the stages must not hold the steps: those hold the weights
-    texts = [(_heading(i, s), s.stage) for i, s in enumerate(steps)]
-    sources = {s.source.key: s.source for s in steps}
+    text = steps_text(steps)
+    sources = kernel_sources(launches)
     stages = {
-        "plan": lambda: _plan_text(launches, total),
-        "kernels": lambda: "\n\n".join(f"{head}\n{stage()}" for head, stage in texts),
+        "plan": lambda: f"; arena of {total} bytes\n{launches_text(launches)}",
+        "kernels": text,
         "code": lambda: "\n\n".join(s.text() for s in sources.values()),
     }
     return Plan(
         [TensorSpec(name, n.shape, n.dtype) for name, n in graph.inputs.items()],
         [TensorSpec(name, n.shape, n.dtype) for name, n in graph.outputs.items()],
         launches,
-        arrays,
+        parameters.arrays,
         total,
         stages,
         kept,
     )
 
 
-def _heading(number: int, step: _Step) -> str:
+def steps_text(steps: list[Step]) -> Callable[[], str]:
+    """The scheduled nests of all steps, printed when called; holds no weights."""
+    texts = [(_heading(i, s), s.stage) for i, s in enumerate(steps)]
+    return lambda: "\n\n".join(f"{head}\n{stage()}" for head, stage in texts)
+
+
+def _heading(number: int, step: Step) -> str:
     names = " ".join(step.origin)
     return f"; {number}: {step.title}\n; from {names}\n; kernel {step.source.name}, {step.chunks} chunks"
 
 
-def _plan_text(launches: list[Launch], arena_bytes: int) -> str:
-    """One line a launch: its kernel, chunks, whether it waits, and where its arguments point."""
-    lines = [f"; arena of {arena_bytes} bytes"]
+def launches_text(launches: Iterable[Launch], indent: str = "") -> str:
+    """One line a launch: its kernel, chunks, whether it waits, and where its arguments point; the launches of
+    a loop's body stand below it."""
+    lines = []
     for number, launch in enumerate(launches):
         arguments = " ".join(f"{a.space}[{a.number}]+{a.offset}" for a in launch.arguments)
         wait = "wait" if launch.waits else "    "
         name, title = launch.kernel.name, launch.title
-        lines.append(f"{number:4d} {wait} {launch.chunks:3d}x {name} {arguments}  ; {title}")
+        lines.append(f"{indent}{number:4d} {wait} {launch.chunks:3d}x {name} {arguments}  ; {title}")
+        if launch.loop is not None:
+            lines.append(launches_text(launch.loop.launches, indent + "       "))
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@ later."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +31,8 @@ class StageTexts(Mapping[str, str]):
 class BufferRef:
     """Where a kernel argument points. `space` is "arena", "parameter", "input" or "output".
 
-    arena: `offset` bytes into the arena. parameter, input, output: `offset` bytes into number `number`.
+    arena: `offset` bytes into the arena. parameter, input, output: `offset` bytes into number `number`. In
+    the launches of a loop's body, arena, input and output are those of `LoopLaunch`.
     """
 
     space: str
@@ -68,6 +69,56 @@ class Launch:
     origin: tuple[str, ...] = ()
     flops: int = 0
     bytes: int = 0
+    loop: LoopLaunch | None = None
+    """Set where the launch runs others repeatedly; `kernel` is then the device's code that does so."""
+
+
+@dataclass(frozen=True)
+class Moving:
+    """A place that moves from iteration to iteration: `even` bytes on after iterations 0, 2, … and `odd`
+    bytes on after iterations 1, 3, …"""
+
+    ref: BufferRef
+    even: int = 0
+    odd: int = 0
+
+
+@dataclass(frozen=True)
+class LoopLaunch:
+    """A launch of one chunk that runs `launches` in order, again and again, on one thread.
+
+    References in `launches` are local: "input" and "output" `i` are `inputs[i]` and `outputs[i]`, "arena" is
+    `arena`. All other references are those of the launches around it. Before the first iteration `cleared`
+    (place, bytes) is set to zero and `before` (to, from, bytes) is copied; after the last one `after` is
+    copied, from where its sources then are. `iteration` holds the number of the iteration (int64) while it
+    runs. There are at most `steps` iterations, at most the int64 at `count` where there is one, and only as
+    long as the bool at `enter`, later at `go_on`, holds. `done` gets the number of iterations.
+    """
+
+    launches: tuple[Launch, ...]
+    steps: int
+    arena: BufferRef
+    inputs: tuple[Moving, ...]
+    outputs: tuple[Moving, ...]
+    iteration: BufferRef
+    cleared: tuple[tuple[BufferRef, int], ...] = ()
+    before: tuple[tuple[BufferRef, BufferRef, int], ...] = ()
+    after: tuple[tuple[BufferRef, Moving, int], ...] = ()
+    count: BufferRef | None = None
+    enter: BufferRef | None = None
+    go_on: BufferRef | None = None
+    done: BufferRef | None = None
+
+
+def kernel_sources(launches: Iterable[Launch]) -> dict[str, KernelSource]:
+    """Every kernel of `launches` once, by key, those inside loops too."""
+    found: dict[str, KernelSource] = {}
+    for launch in launches:
+        found.setdefault(launch.kernel.key, launch.kernel)
+        if launch.loop is not None:
+            for key, source in kernel_sources(launch.loop.launches).items():
+                found.setdefault(key, source)
+    return found
 
 
 @dataclass(frozen=True)

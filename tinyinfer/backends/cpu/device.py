@@ -7,6 +7,7 @@ from tinyinfer.backends.cpu.llvm_contraction import ContractionPrinter
 from tinyinfer.backends.cpu.llvm_halo import print_halo
 from tinyinfer.backends.cpu.llvm_map import MapPrinter
 from tinyinfer.backends.cpu.llvm_scatter import ScatterPrinter
+from tinyinfer.backends.cpu.loop import loop_text
 from tinyinfer.backends.cpu.target import CpuTarget, host_target
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.node import Graph
@@ -17,6 +18,7 @@ from tinyinfer.kernels.plan import build_plan
 from tinyinfer.kernels.schedule import ContractionSchedule, MachineModel
 from tinyinfer.kernels.schedule_map import MapSchedule
 from tinyinfer.kernels.schedule_scatter import ScatterSchedule
+from tinyinfer.runtime.plan import kernel_sources
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }'
 
@@ -39,6 +41,9 @@ class LlvmPrinter:
     def halo(self, name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool) -> str:
         return f"{print_halo(name, regions, dtype, fill, self.machine.lanes)}\n{ATTRIBUTES}\n"
 
+    def loop(self, name: str) -> str:
+        return f"{loop_text(name)}\n{ATTRIBUTES}\n"
+
 
 class CpuDevice:
     """The processor that this process runs on."""
@@ -57,6 +62,6 @@ class CpuDevice:
 
         target = host_target()
         plan = build_plan(optimize(graph), LlvmPrinter(target), options)
-        sources = {launch.kernel.key: launch.kernel for launch in plan.launches}
+        sources = kernel_sources(plan.launches)
         plan.stages["assembly"] = lambda: "\n\n".join(assembly(s.text(), target) for s in sources.values())
         return CpuExecutable(plan, target, threads)

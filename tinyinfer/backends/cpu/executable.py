@@ -22,7 +22,7 @@ from tinyinfer.backends.cpu.target import CpuTarget
 from tinyinfer.backends.cpu.threads import Workers, default_threads
 from tinyinfer.config import cache_directory
 from tinyinfer.ir.node import Node
-from tinyinfer.runtime.plan import KernelSource, Plan, StageTexts, TensorSpec
+from tinyinfer.runtime.plan import KernelSource, Plan, StageTexts, TensorSpec, kernel_sources
 from tinyinfer.runtime.signature import numpy_dtype
 
 _SKEW = 5 * ALIGNMENT
@@ -47,14 +47,16 @@ class _Native:
         self.system = system_functions()
         text = driver_text(target)
         driver = KernelSource(f"driver/{text}", "tinyinfer_run", lambda: text)
-        sources = {source.key: source for source in (driver, *(launch.kernel for launch in plan.launches))}
+        sources = {driver.key: driver, **kernel_sources(plan.launches)}
         objects = compile_kernels(list(sources.values()), target, threads, cache, progress)
         numbers = {key: number for number, key in enumerate(sources)}
         names = [ENTRIES, *([source.name] for source in list(sources.values())[1:])]
         self.code = load([objects[key] for key in sources], names, target)
-        functions = [
-            self.code.address(numbers[launch.kernel.key], launch.kernel.name) for launch in plan.launches
-        ]
+        functions = {
+            key: self.code.address(numbers[key], source.name)
+            for key, source in sources.items()
+            if source is not driver
+        }
 
         self.arena = Block(plan.arena_bytes)
         parameters = self._copy_parameters(plan)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tinyinfer.backends.cpu import driver
+from tinyinfer.backends.cpu.loop_tables import LoopTables
 from tinyinfer.backends.cpu.system import Block, SystemFunctions
-from tinyinfer.runtime.plan import Launch
+from tinyinfer.runtime.plan import BufferRef, Launch
 
 IDLE_NANOSECONDS = 80_000
 """How long a worker looks for the next run before it sleeps: longer than a caller needs between two runs,
@@ -46,14 +47,14 @@ def array_data_offset() -> int:
 class Tables:
     """Context, launch records, counters, patches and argument tables of one plan, in one block of memory.
 
-    `functions` are the addresses of the launches' kernels, `arena` and `parameters` those of the buffers,
+    `functions` are the addresses of kernels by key, `arena` and `parameters` those of the buffers,
     `inputs` says how many arrays are fed, and `threads` counts the caller's.
     """
 
     def __init__(
         self,
         launches: Sequence[Launch],
-        functions: Sequence[int],
+        functions: Mapping[str, int],
         arena: int,
         parameters: Sequence[int],
         inputs: int,
@@ -65,35 +66,41 @@ class Tables:
         counters_at = records_at + count * driver.RECORD
         parts = driver.COUNTER * threads
         arguments_at = counters_at + count * parts
-        pointers = sum(len(launch.arguments) for launch in launches)
-        patched = sum(ref.space in ("input", "output") for launch in launches for ref in launch.arguments)
-        patches_at = arguments_at + 8 * pointers
-        self.block = Block(patches_at + patched * driver.PATCH)
+        pointers = sum(len(launch.arguments) for launch in launches if launch.loop is None)
+        self.block = Block(arguments_at + 8 * pointers)
         self.address = self.block.address
         self._counters = self._words(counters_at, count * parts)
-        arguments = self._words(arguments_at, 8 * pointers)
-        patches = self._words(patches_at, patched * driver.PATCH).reshape(patched, 3)
         records = self._words(records_at, count * driver.RECORD).reshape(count, driver.RECORD // 8)
+        patches: list[tuple[int, int, int]] = []
 
-        total = place = patch = 0
+        def place(word: int, ref: BufferRef) -> None:
+            """Write an address into the word at `word`; those of fed arrays come with each run."""
+            if ref.space == "arena":
+                ctypes.c_int64.from_address(word).value = arena + ref.offset
+            elif ref.space == "parameter":
+                ctypes.c_int64.from_address(word).value = parameters[ref.number] + ref.offset
+            elif ref.space in ("input", "output"):
+                patches.append((ref.number + (inputs if ref.space == "output" else 0), ref.offset, word))
+            else:
+                raise ValueError(f"unknown buffer space {ref.space!r}")
+
+        self._loops = LoopTables(functions, place)
+        total = 0
+        following = self.address + arguments_at
         for number, launch in enumerate(launches):
-            at = self.address + arguments_at + 8 * place
             before, total = total, total + launch.chunks
             counter = self.address + counters_at + number * parts
             needed = before if launch.waits else 0
-            records[number, :6] = functions[number], at, launch.chunks, needed, total, counter
-            for ref in launch.arguments:
-                if ref.space == "arena":
-                    arguments[place] = arena + ref.offset
-                elif ref.space == "parameter":
-                    arguments[place] = parameters[ref.number] + ref.offset
-                elif ref.space in ("input", "output"):
-                    which = ref.number + (inputs if ref.space == "output" else 0)
-                    patches[patch] = which, ref.offset, self.address + arguments_at + 8 * place
-                    patch += 1
-                else:
-                    raise ValueError(f"unknown buffer space {ref.space!r}")
-                place += 1
+            if launch.loop is not None:
+                arguments = self._loops.add(launch)
+            else:
+                arguments = following
+                for ref in launch.arguments:
+                    place(following, ref)
+                    following += 8
+            function = functions[launch.kernel.key]
+            records[number, :6] = function, arguments, launch.chunks, needed, total, counter
+        self._patches = np.array(patches or [(0, 0, 0)], np.int64)
         worthwhile = sum(map(_estimated_seconds, launches)) > WORTH_SHARING
         self.parallel = threads > 1 and worthwhile and any(launch.chunks > 1 for launch in launches)
         self.data_offset = array_data_offset()
@@ -101,8 +108,8 @@ class Tables:
             {
                 driver.LAUNCHES: self.address + records_at,
                 driver.COUNT: count,
-                driver.PATCHES: self.address + patches_at,
-                driver.PATCH_COUNT: patched,
+                driver.PATCHES: self._patches.ctypes.data,
+                driver.PATCH_COUNT: len(patches),
                 driver.TOTAL: total,
                 driver.PARALLEL: int(self.parallel),
                 driver.SYSCALL: system.syscall,

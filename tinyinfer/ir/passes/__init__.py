@@ -9,6 +9,7 @@ from tinyinfer.ir.node import Graph
 from tinyinfer.ir.passes.affine import fold_affine
 from tinyinfer.ir.passes.empty import remove_empty
 from tinyinfer.ir.passes.fold import fold_constants
+from tinyinfer.ir.passes.loops import finish_bodies, simplify_loops
 from tinyinfer.ir.passes.multiply_add import fuse_multiply_add
 from tinyinfer.ir.passes.reciprocal import multiply_by_reciprocal
 from tinyinfer.ir.passes.simplify import simplify
@@ -20,12 +21,14 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "simplify": simplify,
     "fold_affine": fold_affine,
     "widen_sums": widen_sums,
+    "simplify_loops": lambda graph: simplify_loops(graph, settle),
 }
 """Passes that run in this order until none of them changes the graph."""
 
 LAST_PASSES: dict[str, Callable[[Graph], Graph]] = {
     "multiply_by_reciprocal": multiply_by_reciprocal,
     "fuse_multiply_add": fuse_multiply_add,
+    "finish_bodies": lambda graph: finish_bodies(graph, finish),
 }
 """Passes whose results the others do not look into; they run once."""
 
@@ -37,6 +40,11 @@ def optimize(graph: Graph) -> Graph:
 
     Inputs, output names, shapes and dtypes stay; origins of replaced nodes are joined.
     """
+    return finish(settle(graph))
+
+
+def settle(graph: Graph) -> Graph:
+    """The graph after `PASSES`; a graph that they leave alone is returned itself."""
     settled: dict[str, Graph] = {}
     for _ in range(MAX_ROUNDS):
         for name, run in PASSES.items():
@@ -44,6 +52,11 @@ def optimize(graph: Graph) -> Graph:
                 graph = settled[name] = _checked(name, run(graph))
         if all(x is graph for x in settled.values()):
             break
+    return graph
+
+
+def finish(graph: Graph) -> Graph:
+    """The graph after `LAST_PASSES`."""
     for name, run in LAST_PASSES.items():
         graph = _checked(name, run(graph))
     return graph

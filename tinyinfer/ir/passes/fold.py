@@ -43,7 +43,7 @@ def _known(order: list[Node]) -> dict[int, int]:
     for current in order:
         # the oracle computes a contraction without its product, so the product may be of any size
         usable = known | products if is_contraction(current) and id(current.inputs[0]) in products else known
-        if current.op == "INPUT" or any(id(x) not in usable for x in current.inputs):
+        if current.op in ("INPUT", "LOOP") or any(id(x) not in usable for x in current.inputs):
             continue
         extents[id(current)] = extent = _extent(current, extents)
         elements = prod(d for d, varies in zip(current.shape, extent) if varies)

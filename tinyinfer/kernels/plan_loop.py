@@ -1,0 +1,174 @@
+"""Loops in the plan: a body planned like a graph of its own, run by one launch.
+
+A carried value has two places in the loop's scratch memory, and iterations read from one what they write to
+the other in turn, so that no iteration copies it. Scanned and stacked values move by one row. The body's own
+arena is part of the scratch memory too: nothing else in it outlives an iteration.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from tinyinfer.config import CompileOptions
+from tinyinfer.ir.node import LoopBody, Node, node
+from tinyinfer.ir.oracle import numpy_dtype
+from tinyinfer.kernels.assign import LoopKernel
+from tinyinfer.kernels.layout import Buffer
+from tinyinfer.kernels.physical import PackedConstant
+from tinyinfer.kernels.plan import (
+    KernelPrinter,
+    Parameters,
+    Step,
+    build_steps,
+    launches_text,
+    place_steps,
+    source_of,
+    steps_text,
+    title_of,
+)
+from tinyinfer.runtime.plan import BufferRef, Launch, LoopLaunch, Moving
+
+ALIGNMENT = 64
+
+
+def loop_step(
+    kernel: LoopKernel,
+    buffers: dict[Node, Buffer],
+    printer: KernelPrinter,
+    options: CompileOptions,
+    parameters: Parameters,
+) -> Step:
+    """The launch of a LOOP, its body planned and placed."""
+    body: LoopBody = kernel.root.attrs
+    _, steps = build_steps(body.graph, printer, options, parameters)
+    for step in steps:
+        step.origin = step.origin or tuple(sorted(kernel.root.origin))
+    launches, _, arena_bytes = place_steps(steps, parameters)
+    scratch = _Scratch(body, arena_bytes)
+    made = node("SCRATCH", (kernel.root,), None, (scratch.size,), "uint8")
+    memory = Buffer(made, "arena", dense=True)
+    memory.place()
+    numbers = list(kernel.outputs)
+    arguments: list[Buffer | PackedConstant] = [buffers[x] for x in kernel.outputs.values()]
+    arguments.append(memory)
+    writes = len(arguments)
+    arguments += [buffers[x] for x in kernel.operands]
+
+    def place(refs: tuple[BufferRef, ...]) -> LoopLaunch:
+        outputs = dict(zip(numbers, refs))
+        return _launch(body, launches, scratch, outputs, refs[writes - 1], refs[writes:])
+
+    count = min(body.steps, ENDLESS_GUESS)
+    origin = kernel.root.origin.union(*(step.origin for step in steps), frozenset())
+    title, names = title_of(origin, "loop")
+    kernels = steps_text(steps)
+    heading = f"loop of {body.steps} steps at most, {len(launches)} launches each"
+    return Step(
+        source_of("loop", "loop", printer.loop),
+        arguments,
+        (),
+        1,
+        f"loop of {title}",
+        names,
+        count * sum(step.flops for step in steps),
+        count * sum(step.bytes for step in steps),
+        lambda: f"{heading}\n{launches_text(launches)}\n\n{kernels()}\n; end of loop",
+        writes=writes,
+        loop=place,
+    )
+
+
+ENDLESS_GUESS = 1 << 10
+"""Iterations that a loop without a known number of them is taken to run, where its work is estimated."""
+
+
+def _bytes(x: Node) -> int:
+    return max(1, prod(x.shape)) * numpy_dtype(x.dtype).itemsize
+
+
+class _Scratch:
+    """Offsets into a loop's scratch memory."""
+
+    def __init__(self, body: LoopBody, arena_bytes: int):
+        self.size = 0
+        self.arena = self._take(arena_bytes)
+        self.iteration = self._take(8)
+        self.go_on = self._take(1)
+        self.carried = [(self._take(_bytes(x)), self._take(_bytes(x))) for x in body.outputs[: body.carried]]
+        self.unread = self._take(max((_bytes(x) for x in body.outputs), default=1))
+
+    def _take(self, size: int) -> int:
+        start = self.size
+        self.size = -(-(start + size) // ALIGNMENT) * ALIGNMENT
+        return start
+
+
+def _launch(
+    body: LoopBody,
+    launches: list[Launch],
+    scratch: _Scratch,
+    outputs: dict[int, BufferRef],
+    memory: BufferRef,
+    operands: tuple[BufferRef, ...],
+) -> LoopLaunch:
+    def local(offset: int) -> BufferRef:
+        return _moved(memory, offset)
+
+    given = list(operands)
+    enter = given.pop() if body.conditional else None
+    count = given.pop() if body.counted else None
+    first, second = body.carried, body.carried + len(body.scanned)
+    inputs = [Moving(local(scratch.iteration))]
+    inputs += [Moving(local(a), b - a, a - b) for a, b in scratch.carried]
+    for ref, x, backwards in zip(given[first:second], body.inputs[1 + first :], body.scanned):
+        inputs.append(_rows(ref, x, body.steps, backwards))
+    inputs += [Moving(ref) for ref in given[second:]]
+    results = [Moving(local(b), a - b, b - a) for a, b in scratch.carried]
+    cleared = []
+    for number, backwards in enumerate(body.stacked, first):
+        row, target = body.outputs[number], outputs.get(number)
+        if target is None:
+            results.append(Moving(local(scratch.unread)))
+            continue
+        results.append(_rows(target, row, body.steps, backwards))
+        if body.counted or body.conditional:
+            cleared.append((target, body.steps * _row_bytes(row)))
+    if body.conditional:
+        results.append(Moving(local(scratch.go_on)))
+    sizes = [_row_bytes(x) for x in body.outputs[:first]]
+    return LoopLaunch(
+        tuple(launches),
+        body.steps,
+        local(scratch.arena),
+        tuple(inputs),
+        tuple(results),
+        local(scratch.iteration),
+        tuple(cleared),
+        tuple((local(a), ref, size) for (a, _), ref, size in zip(scratch.carried, given, sizes)),
+        tuple(
+            (outputs[number], Moving(local(a), b - a, a - b), size)
+            for number, ((a, b), size) in enumerate(zip(scratch.carried, sizes))
+            if number in outputs
+        ),
+        count,
+        enter,
+        local(scratch.go_on) if body.conditional else None,
+        outputs.get(-1),
+    )
+
+
+def _row_bytes(x: Node) -> int:
+    return prod(x.shape) * np.dtype(numpy_dtype(x.dtype)).itemsize
+
+
+def _rows(ref: BufferRef, row: Node, steps: int, backwards: bool) -> Moving:
+    size = _row_bytes(row)
+    if backwards:
+        return Moving(_moved(ref, (steps - 1) * size), -size, -size)
+    return Moving(ref, size, size)
+
+
+def _moved(ref: BufferRef, offset: int) -> BufferRef:
+    return BufferRef(ref.space, ref.number, ref.offset + offset)
