@@ -18,6 +18,9 @@ from tinyinfer.kernels.lower import LoweredKernel
 MINIMUM_N = 4
 """Fewer columns than this leave most of a vector empty: such kernels are scheduled as maps."""
 
+ACCUMULATED = frozenset(("float32", "int32"))
+"""Dtypes that register tiles accumulate in, all of one width."""
+
 
 @dataclass(frozen=True)
 class Contraction:
@@ -73,7 +76,7 @@ def find_contraction(kernel: LoweredKernel) -> Contraction | None:
     total = reduces[0]
     op, k = total.attrs
     product = total.args[0]
-    if op != "SUM" or product.op != "MUL" or product.dtype != "float32":
+    if op != "SUM" or product.op != "MUL" or product.dtype not in ACCUMULATED:
         return None
     left, right = product.args
     if left.op != "LOAD" or right.op != "LOAD" or left is right:

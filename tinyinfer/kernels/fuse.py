@@ -60,7 +60,7 @@ class Fusion:
 def is_contraction(node: Node) -> bool:
     """A SUM of a MUL of two values of which one does not depend on every axis: matmul, convolution,
     attention."""
-    if node.op != "SUM" or node.dtype not in ("float32", "float64"):
+    if node.op != "SUM" or node.dtype not in ("float32", "float64", "int32"):
         return False
     product = node.inputs[0]
     if product.op != "MUL":

@@ -206,6 +206,8 @@ class ContractionNest:
     panels: Panels
     packed: bool
     """Whether `b` lies in panels padded with zeros, so that whole vectors may always be read."""
+    dtype: str
+    """What operands and accumulators are: float32 or int32."""
 
     def text(self) -> str:
         every = (self.groups, self.m, self.k)
@@ -272,6 +274,7 @@ def build_contraction(kernel: PhysicalKernel, c: Contraction, width: int) -> Con
         k,
         Panels(panel, lane, vector.size),
         isinstance(constant, PackedConstant),
+        total.dtype,
     )
 
 

@@ -42,6 +42,7 @@ class ContractionPrinter:
         self.name, self.nest, self.schedule = name, nest, schedule
         self.epilogue = expand_all(nest.epilogue)
         self.dtypes = nest.physical.nest.dtypes
+        self.dtype = nest.dtype
         self.count = len(self.dtypes)
         self.declarations: set[str] = set()
         self.y = nest.m[-2] if len(nest.m) > 1 else None
@@ -90,7 +91,7 @@ class ContractionPrinter:
         lane = self.nest.panels.lane
         places[lane] = (None, 0)
         rows = [(dy, dx) for dy in range(v.height) for dx in range(v.width)]
-        kind = f"<{w.lanes} x float>"
+        kind = w.type(self.dtype, True)
         slots = {(r, j): w.alloca(kind) for r in range(len(rows)) for j in range(v.vectors)}
         for slot in slots.values():
             w.do(f"store {kind} zeroinitializer, ptr {slot}, align 64")
@@ -146,15 +147,13 @@ class ContractionPrinter:
     ) -> None:
         """Straight-line multiply-adds over all combinations of `axes`, and of `unrolled` steps of its
         axis."""
-        kind = f"<{w.lanes} x float>"
+        kind = w.type(self.dtype, True)
         positions = [p]
         if unrolled is not None:
             positions = [p.moved(unrolled[0], i) for i in range(unrolled[1])]
         for a in axes:
             positions = [q.at(a, (None, i)) for q in positions for i in range(a.size)]
         sums = {key: w.emit(f"load {kind}, ptr {slot}, align 64") for key, slot in slots.items()}
-        name = f"llvm.fma.v{w.lanes}f32"
-        w.declarations.add(f"declare {kind} @{name}({kind}, {kind}, {kind})")
         lane = self.nest.panels.lane
         shared = self._rows_share_loads(axes, unrolled)
         for q in positions:
@@ -169,18 +168,21 @@ class ContractionPrinter:
                         else None
                     )
                     at = q.at(lane, (None, j * w.lanes)).lanes_along(lane, mask)
-                    columns.append(ev.load(self.nest.b, "float32", at).text)
+                    columns.append(ev.load(self.nest.b, self.dtype, at).text)
                     if self.schedule.prefetch:
                         ev.prefetch(self.nest.b, at.moved(self.nest.panels.panel, 1))
                 for r, row in enumerate(rows):
-                    scalar = ev.load(self.nest.a, "float32", self._row(q, row))
+                    scalar = ev.load(self.nest.a, self.dtype, self._row(q, row))
                     spread = w.splat(scalar).text
                     for j in range(v.vectors):
-                        sums[r, j] = w.emit(
-                            f"call {kind} @{name}({kind} {spread}, {kind} {columns[j]}, {kind} {sums[r, j]})"
-                        )
+                        sums[r, j] = self._multiply_add(w, kind, spread, columns[j], sums[r, j])
         for key, slot in slots.items():
             w.do(f"store {kind} {sums[key]}, ptr {slot}, align 64")
+
+    def _multiply_add(self, w: Writer, kind: str, a: str, b: str, total: str) -> str:
+        if self.dtype == "float32":
+            return w.call(f"llvm.fma.v{w.lanes}f32", kind, f"{kind} {a}", f"{kind} {b}", f"{kind} {total}")
+        return w.emit(f"add {kind} {w.emit(f'mul {kind} {a}, {b}')}, {total}")
 
     def _rows_share_loads(self, axes: list[Axis], unrolled: tuple[Axis, int] | None) -> bool:
         """Whether different steps read the same scalar for different rows, as overlapping windows do.
@@ -197,7 +199,7 @@ class ContractionPrinter:
         )
 
     def _epilogue(self, w: Writer, ev: Evaluator, p: Position, v: _Variant, rows: list, slots: dict) -> None:
-        kind = f"<{w.lanes} x float>"
+        kind = w.type(self.dtype, True)
         lane = self.nest.panels.lane
         slot_expression: Expr | None = next(
             (e for e in walk(self.epilogue) if e.op == "SLOT" and e.attrs == ACCUMULATOR), None
@@ -207,7 +209,7 @@ class ContractionPrinter:
             for r, row in enumerate(rows):
                 at = self._row(p.at(lane, (None, j * w.lanes)), row).lanes_along(lane, mask)
                 finished = w.emit(f"load {kind}, ptr {slots[r, j]}, align 64")
-                value = Value(finished, "float32", True)
+                value = Value(finished, self.dtype, True)
                 if slot_expression is not None:
                     result = _with_slot(ev, self.epilogue, slot_expression, value, at)
                     ev.store(0, self.nest.physical.nest.store, result, at)
