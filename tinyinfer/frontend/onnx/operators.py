@@ -23,6 +23,8 @@ FAMILIES = (
     "ops_flex_attention",
     "ops_linear_attention",
     "ops_control",
+    "ops_quantise",
+    "ops_integer",
 )
 
 

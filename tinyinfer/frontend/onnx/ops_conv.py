@@ -21,6 +21,11 @@ def _check(ctx: NodeContext, x: Node, w: Node, bias: Node | None, channels_axis:
     """Check ranks, types and kernel; the kernel's sizes."""
     ctx.same_dtype(x, w, bias)
     ctx.floating(x)
+    return _check_kernel(ctx, x, w, channels_axis)
+
+
+def _check_kernel(ctx: NodeContext, x: Node, w: Node, channels_axis: int) -> list[int]:
+    """Check ranks, channels and kernel; the kernel's sizes."""
     rank = len(x.shape) - 2
     ctx.require(rank >= 1, f"the input must be [N, C, spatial …], not of rank {len(x.shape)}")
     ctx.require(len(w.shape) == rank + 2, f"the weights must be of rank {rank + 2}, not {list(w.shape)}")
@@ -38,17 +43,24 @@ def _check(ctx: NodeContext, x: Node, w: Node, bias: Node | None, channels_axis:
     return kernel
 
 
-@onnx_op("Conv", tolerance=ACCUMULATED)
-def convolution(ctx: NodeContext, x: Node, w: Node, bias: Node | None = None) -> Node:
-    """Convolution of [N, C, spatial …] by [O, C / group, kernel …], plus a bias per output channel."""
+def convolve(ctx: NodeContext, x: Node, w: Node, bias: Node | None = None) -> Node:
+    """The convolution that the attributes describe, of operands of one dtype, whatever it is."""
     group = ctx.integer("group", 1, minimum=1)
     ctx.require(len(w.shape) >= 3, f"the weights must be [O, C / group, kernel …], not {list(w.shape)}")
-    kernel = _check(ctx, x, w, bias, w.shape[1] * group)
+    kernel = _check_kernel(ctx, x, w, w.shape[1] * group)
     ctx.require(w.shape[0] % group == 0, f"{w.shape[0]} output channels do not divide into {group} groups")
     ctx.require(bias is None or bias.shape == (w.shape[0],), f"the bias must be of shape [{w.shape[0]}]")
     window = window_of(ctx, x.shape[2:], kernel)
     result = build.convolution(x, w, window.strides, window.dilations, window.before, window.after, group)
     return channel_bias(result, bias)
+
+
+@onnx_op("Conv", tolerance=ACCUMULATED)
+def convolution(ctx: NodeContext, x: Node, w: Node, bias: Node | None = None) -> Node:
+    """Convolution of [N, C, spatial …] by [O, C / group, kernel …], plus a bias per output channel."""
+    ctx.same_dtype(x, w, bias)
+    ctx.floating(x)
+    return convolve(ctx, x, w, bias)
 
 
 @onnx_op("ConvTranspose", tolerance=ACCUMULATED)
