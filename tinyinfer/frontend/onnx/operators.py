@@ -25,6 +25,7 @@ FAMILIES = (
     "ops_control",
     "ops_quantise",
     "ops_integer",
+    "ops_qlinear",
 )
 
 

@@ -1,4 +1,4 @@
-"""Products of quantised operands: int32 sums of products of (value - zero point), exact, and what rescales them.
+"""Products of quantised operands: exact int32 sums of products of (value - zero point), and what scales them.
 
 Padding is where the value minus its zero point is 0. An int32 sum wraps around where the operands are so many
 that it overflows, as in ONNX and onnxruntime.

@@ -43,20 +43,30 @@ def max_pool(ctx: NodeContext, x: Node) -> Node:
 def average_pool(ctx: NodeContext, x: Node) -> Node:
     """Mean of each window; padding counts only with count_include_pad, and what ceil_mode adds never."""
     ctx.floating(x)
+    return average(ctx, x)
+
+
+def average(ctx: NodeContext, x: Node, divide: bool = False) -> Node:
+    """The mean of each window that the attributes describe; `divide`: by one division, not by products with
+    reciprocals."""
     window = _window(ctx, x)
     total = _pooled("SUM", x, window, 0)
-    if not window.padded:
-        return build.elementwise("MUL", total, like(1 / math.prod(window.kernel), total))
     counts = [_counts(ctx, window, i, ctx.flag("count_include_pad")) for i in range(len(window.kernel))]
-    result = total
+    if not window.padded:
+        counts = [[k] for k in window.kernel]
     if all(len(set(c)) == 1 for c in counts):
-        return build.elementwise("MUL", total, like(1 / math.prod(c[0] for c in counts), total))
-    for i, count in enumerate(counts):
-        shape = [1] * len(total.shape)
-        shape[2 + i] = len(count)
-        result = build.apply(
-            "MUL", result, build.reshape(build.constant([1 / c for c in count], x.dtype), shape)
-        )
+        count = math.prod(c[0] for c in counts)
+        if divide:
+            return build.elementwise("DIV", total, like(count, total))
+        return build.elementwise("MUL", total, like(1 / count, total))
+    shapes = [[-1 if i == axis else 1 for i in range(len(counts))] for axis in range(len(counts))]
+    if divide:
+        table = math.prod(np.reshape(c, shape) for c, shape in zip(counts, shapes))
+        return build.apply("DIV", total, build.constant(table, x.dtype))
+    result = total
+    for count_list, shape in zip(counts, shapes):
+        factor = build.constant(np.reshape([1 / c for c in count_list], shape), x.dtype)
+        result = build.apply("MUL", result, factor)
     return result
 
 

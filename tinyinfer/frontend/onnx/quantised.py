@@ -1,8 +1,8 @@
 """Linear quantisation as IR nodes, which every quantised operator is built from.
 
-A quantised value q stands for `(q - zero point) · scale`. Quantising divides by the scale, rounds half to even,
-adds the zero point and saturates: the division is one, and not a product with a reciprocal, for that would
-move ties. Integer sums are int32 and exact.
+A quantised value q stands for `(q - zero point) · scale`. Quantising divides by the scale, rounds half to
+even, adds the zero point and saturates: the division is one, and not a product with a reciprocal, for that
+would move ties. Integer sums are int32 and exact.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCALES = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Granularity:
-    """How parameters lie along a tensor: one for all, one for each position of `axis`, or for each `block`."""
+    """How parameters lie along a tensor: one for all, one a position of `axis`, or one a `block`."""
 
     axis: int | None = None
     block: int = 0

@@ -6,7 +6,8 @@ on the axes that they vary along (`constants.combine`), never at the size of a f
 
 Numbers: each rule is an identity of real numbers that rounds differently, by about one unit in the last place
 of the largest term (of each weight, for a scale that moves into weights). Rules that could lose more say when
-they do not apply.
+they do not apply. Where a rounding to integers depends on the value, only contractions are touched, whose
+sums of floats have no defined last bit anyway.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from tinyinfer.ir import build
 from tinyinfer.ir.index import Axis, Index, index
 from tinyinfer.ir.node import Graph, Node
 from tinyinfer.ir.oracle import is_contraction, is_float
-from tinyinfer.ir.passes.constants import SMALL, combine, compact_value, is_constant, literal_size, used_axes
+from tinyinfer.ir.passes.constants import (
+    SMALL,
+    combine,
+    compact_value,
+    is_constant,
+    literal_size,
+    uniform_value,
+    used_axes,
+)
 from tinyinfer.ir.passes.rewrite import Users, inherit, joined, rewrite
 
 FLOATS = {"float16": (10, 2.0**-14), "bfloat16": (7, 2.0**-126), "float32": (23, 2.0**-126),
@@ -64,7 +73,7 @@ def scale_into_weights(x: Node, users: Users) -> Node | None:
         at_total = inverse(scale)
         kept = [a for i, a in enumerate(product.axes) if i not in total.attrs]
         at_product = build.view(at_total, [index(a) for a in kept], product.shape)
-        if not _foldable(weights, at_product, users):
+        if not _foldable(weights, at_product, users) or (users.decides_step(x) and _is_scale(weights)):
             return None
         scaled = combine(x.op, weights, at_product)
         if not _weights_survive(weights, scaled):
@@ -152,15 +161,29 @@ def distribute_scale(x: Node, users: Users) -> Node | None:
     if not is_constant(shift):
         return None
     scaled = y.op in ("MUL", "DIV") and is_constant(y.inputs[1]) and users.single(y)
-    if not scaled and not _has_weights(y, users):
+    free = scaled and (not users.decides_step(x) or _has_weights(y.inputs[0], users))
+    if not free and not _has_weights(y, users):
         return None
     return build.elementwise("ADD", build.elementwise(x.op, y, scale), combine(x.op, shift, scale),
                              origin=joined(value))
 
 
+def _unscaled(y: Node) -> Node:
+    """`y` below its scale by a constant, if it has one."""
+    return y.inputs[0] if y.op in ("MUL", "DIV") and is_constant(y.inputs[1]) else y
+
+
 def _has_weights(y: Node, users: Users) -> bool:
     parts = _contraction(y, users)
-    return parts is not None and any(map(is_constant, parts[0].inputs[0].inputs))
+    if parts is None:
+        return False
+    weights = [x for x in parts[0].inputs[0].inputs if is_constant(x)]
+    return bool(weights) and not (users.decides_step(y) and any(map(_is_scale, weights)))
+
+
+def _is_scale(weights: Node) -> bool:
+    """Whether a contraction by these weights is a plain sum, scaled."""
+    return uniform_value(weights) is not None
 
 
 # ---- chains
@@ -172,7 +195,7 @@ def join_scales(x: Node, users: Users) -> Node | None:
     if value.op not in ("MUL", "DIV") or not is_constant(outer) or not users.single(value):
         return None
     y, inner = value.inputs
-    if not is_constant(inner):
+    if not is_constant(inner) or (users.decides_step(x) and not _has_weights(y, users)):
         return None
     if x.dtype not in FLOATS:
         if is_float(x.dtype) or (value.op, x.op) != ("MUL", "MUL"):
@@ -199,7 +222,7 @@ def join_shifts(x: Node, users: Users) -> Node | None:
     if is_float(x.dtype) and x.dtype not in FLOATS:
         return None
     y, inner = value.inputs
-    if not is_constant(inner):
+    if not is_constant(inner) or (users.decides_step(x) and not _has_weights(_unscaled(y), users)):
         return None
     shift = combine("ADD", inner, outer)
     if x.dtype in FLOATS:

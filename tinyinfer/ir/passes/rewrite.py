@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tinyinfer.ir import build
 from tinyinfer.ir.node import Graph, Node, node
+from tinyinfer.ir.passes.steps import ROUNDING, deciding
 
 MAX_STEPS = 16
 """Rules applied in a row to one node; rules that undo each other must not hang a compilation."""
@@ -21,16 +22,23 @@ class Users:
         self._count = Counter([id(x) for current in order for x in current.inputs])
         self._count.update(id(x) for x in graph.outputs.values())
         self._alive: list[Node] = []
+        self._deciding = deciding(order, ROUNDING)
 
     def moved(self, old: Node, new: Node) -> None:
         """`new` takes the place of `old` among its users."""
         if old is not new:
             self._alive.append(new)
             self._count[id(new)] += self._count[id(old)]
+            if id(old) in self._deciding:
+                self._deciding.add(id(new))
 
     def single(self, current: Node) -> bool:
         """Whether nothing but the node being rewritten uses `current`."""
         return self._count[id(current)] <= 1
+
+    def decides_step(self, current: Node) -> bool:
+        """Whether a rounding to integers depends on the last bit of the node being rewritten."""
+        return id(current) in self._deciding
 
 
 Rule = Callable[[Node, Users], "Node | None"]
