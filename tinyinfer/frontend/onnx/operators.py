@@ -17,6 +17,7 @@ FAMILIES = (
     "ops_reduce",
     "ops_norm",
     "ops_resize",
+    "ops_grid_sample",
     "ops_signal",
     "ops_recurrent",
     "ops_attention",
