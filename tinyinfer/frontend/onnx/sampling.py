@@ -55,8 +55,10 @@ def read_at(x: Node, places: Sequence[Place | Index], shape: Sequence[int]) -> N
     return node("VIEW", (x, *slots), made, tuple(shape), x.dtype)
 
 
-def interpolate(x: Node, lead: Sequence[Place | Index], taps: Sequence[Sequence[Tap]], shape: list[int]) -> Node:
-    """The weighted sum over the taps of the last axes of `x`, nested axis by axis; `lead` places the others."""
+def interpolate(
+    x: Node, lead: Sequence[Place | Index], taps: Sequence[Sequence[Tap]], shape: list[int]
+) -> Node:
+    """The weighted sum over the taps of the last axes of `x`, axis by axis; `lead` places the others."""
 
     def level(places: list[Place | Index]) -> Node:
         depth = len(places) - len(lead)
@@ -75,7 +77,7 @@ def interpolate(x: Node, lead: Sequence[Place | Index], taps: Sequence[Sequence[
 
 
 def linear_taps(position: Node, size: int) -> list[Tap]:
-    """Two neighbours of a float position. Far positions are brought near the axis, where they still read 0."""
+    """Two neighbours of a float position. Far positions are brought near, where they still read 0."""
     near = clamped(position, -2, size + 1)
     floor = elementwise("FLOOR", near)
     place = build.cast(floor, "int32")
