@@ -29,6 +29,8 @@ FAMILIES = (
     "ops_quantise",
     "ops_integer",
     "ops_qlinear",
+    "ops_nbits",
+    "ops_fused",
 )
 
 

@@ -34,12 +34,17 @@ def _matmul(ctx: NodeContext, a: Node, b: Node) -> Node:
 @onnx_op("Gemm", tolerance=ACCUMULATED)
 def gemm(ctx: NodeContext, a: Node, b: Node, c: Node | None = None) -> Node:
     """alpha A B + beta C, with A and B transposed on demand and C broadcast."""
+    ctx.require(c is not None or ctx.opset >= 11, "C is missing (it is optional since opset 11)")
+    return general_product(ctx, a, b, c, legacy=ctx.opset < 7)
+
+
+def general_product(ctx: NodeContext, a: Node, b: Node, c: Node | None, legacy: bool = False) -> Node:
+    """What Gemm's attributes describe; `legacy` for the broadcast of old opsets."""
     ctx.same_dtype(a, b, c)
     ctx.require(
         len(a.shape) == 2 and len(b.shape) == 2,
         f"A and B must be matrices, not {list(a.shape)} and {list(b.shape)}",
     )
-    ctx.require(c is not None or ctx.opset >= 11, "C is missing (it is optional since opset 11)")
     alpha, beta = ctx.number("alpha", 1.0), ctx.number("beta", 1.0)
     if ctx.flag("transA"):
         a = build.permute(a, [1, 0])
@@ -50,7 +55,7 @@ def gemm(ctx: NodeContext, a: Node, b: Node, c: Node | None = None) -> Node:
         result = build.elementwise("MUL", result, like(alpha, result))
     if c is None or beta == 0:
         return result
-    if ctx.opset < 7:
+    if legacy:
         c = legacy_broadcast(ctx, result, c)
     ctx.require(
         build.broadcast_shape(result.shape, c.shape) == result.shape,
