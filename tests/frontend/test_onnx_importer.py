@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper, parser
+from onnx import numpy_helper, parser
 from onnx_models import one_op, run, run_op
 
 from tinyinfer.errors import InvalidArgument, InvalidGraph
@@ -187,12 +187,12 @@ def test_branches_of_other_shapes_specialise_to_the_value():
 
 
 def test_all_blockers_at_once():
-    model = load_model(small("a = Foo(x)  b = Relu(a)  y = NonZero(b)"))
+    model = load_model(small("a = Foo(x)  b = Relu(a)  y = Bar(b)"))
     for node, name in zip(model.proto.graph.node, ("/blocks.3/foo", "", "/where")):
         node.name = name
     lines = [
         "Could not find an implementation for Foo(17) node with name '/blocks.3/foo'",
-        "Could not find an implementation for NonZero(17) node with name '/where'",
+        "Could not find an implementation for Bar(17) node with name '/where'",
     ]
     assert blockers(model) == lines
     with pytest.raises(UnsupportedModel) as error:
@@ -361,10 +361,14 @@ def test_the_op_table_is_complete_about_itself():
     assert find_op("", "Gelu", 19) is None
 
 
-def test_strings_and_sequences_are_refused_in_words():
-    with pytest.raises(NotSupported, match=r"tensor\(string\)"):
-        run(small("y = Identity(x)", "string[3] x", "string[3] y"), {"x": np.zeros(3, np.float32)})
-    assert helper.tensor_dtype_to_np_dtype(TensorProto.FLOAT) == np.float32
+def test_strings_pass_through_what_moves_them_and_nothing_else():
+    texts = np.array(["b", "", "a"], object)
+    model = small("y = Concat <axis = 0> (x, x)", "string[3] x", "string[6] y")
+    assert run(model, {"x": texts})[0].tolist() == ["b", "", "a"] * 2
+    with pytest.raises(InvalidGraph, match="Exp.*strings"):
+        run(small("y = Exp(x)", "string[3] x", "string[3] y"), {"x": texts})
+    with pytest.raises(InvalidArgument, match=r"tensor\(string\)"):
+        run(model, {"x": np.zeros(3, np.float32)})
 
 
 HUGE = 1 << 45

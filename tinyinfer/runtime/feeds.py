@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tinyinfer.errors import InvalidArgument
-from tinyinfer.runtime.signature import Dimension, format_shape, numpy_dtype, tensor_type
+from tinyinfer.runtime.signature import Dimension, dtype_of, format_shape, numpy_dtype, tensor_type
 
 ANONYMOUS = frozenset(("", "?", "None", "-1", "unk", "unknown"))
 """Names that exporters write for "any size": two such dimensions need not agree."""
@@ -23,8 +23,17 @@ class InputSpec:
     dtype: str
     shape: tuple[Dimension, ...] | None
     required: bool = True
+    onnx_type: str = ""
+    """ONNX's spelling of its type; needed where that is no tensor."""
+
+    @property
+    def is_tensor(self) -> bool:
+        """Whether it takes an array; otherwise a list, a dict, or None."""
+        return bool(self.dtype)
 
     def describe(self) -> str:
+        if not self.is_tensor:
+            return f"{self.name!r} {self.onnx_type}"
         shape = " of any shape" if self.shape is None else format_shape(self.shape)
         return f"{self.name!r} {tensor_type(self.dtype)}{shape}"
 
@@ -39,17 +48,19 @@ class FeedCheck:
 
     def __init__(self, specs: Sequence[InputSpec]):
         self.specs = list(specs)
-        self._dtypes = {s.name: numpy_dtype(s.dtype) for s in specs}
+        self._dtypes = {s.name: numpy_dtype(s.dtype) for s in specs if s.is_tensor}
 
-    def arrays(self, feed: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def arrays(self, feed: Mapping[str, Any]) -> dict[str, Any]:
         """The checked arrays by input name, in the order of the specs; inputs that need no feed may be
-        absent.
+        absent. Sequences are lists of arrays, maps dicts, and optionals may be None.
         """
         self._check_names(feed)
         symbols: dict[str, int] = {}
-        result = {}
+        result: dict[str, Any] = {}
         for spec in self.specs:
-            if spec.name in feed:
+            if not spec.is_tensor:
+                result[spec.name] = self._structure(spec, spec.onnx_type, feed.get(spec.name))
+            elif spec.name in feed:
                 array = self._array(spec, feed[spec.name])
                 self.check_shape(spec, array.shape, symbols)
                 result[spec.name] = array
@@ -76,8 +87,29 @@ class FeedCheck:
         if problems:
             raise InvalidArgument(f"{'; '.join(problems)}; the model's inputs: {self.describe()}")
 
+    def _structure(self, spec: InputSpec, kind: str, value: Any) -> Any:
+        """A sequence, a map or an optional, checked down to its tensors."""
+        inner = kind[kind.index("(") + 1 : -1]
+        if kind.startswith("optional("):
+            return None if value is None else self._structure(spec, inner, value)
+        if kind.startswith("seq("):
+            if not isinstance(value, (list, tuple)):
+                raise InvalidArgument(
+                    f"Input {spec.describe()}: a list is expected, not a {type(value).__name__}"
+                )
+            return [self._structure(spec, inner, element) for element in value]
+        if kind.startswith("map("):
+            if not isinstance(value, Mapping):
+                raise InvalidArgument(
+                    f"Input {spec.describe()}: a dict is expected, not a {type(value).__name__}"
+                )
+            return dict(value)
+        return self._converted(spec, numpy_dtype(dtype_of(kind) or "float32"), value)
+
     def _array(self, spec: InputSpec, value: Any) -> np.ndarray:
-        expected = self._dtypes[spec.name]
+        return self._converted(spec, self._dtypes[spec.name], value)
+
+    def _converted(self, spec: InputSpec, expected: np.dtype, value: Any) -> np.ndarray:
         if isinstance(value, list):
             try:
                 value = np.array(value, dtype=expected)

@@ -1,6 +1,6 @@
 """InferenceSession: a model that can be run, with onnxruntime's calls.
 
-A session compiles its model once per set of input shapes (`runtime.specialise`). It compiles at construction
+A session compiles its model once per set of input shapes (`runtime.program`). It compiles at construction
 where the shapes are known or only the leading dimension is open (taken as 1), otherwise when it is first run.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +20,15 @@ from tinyinfer.backends.registry import canonical_name, first_available, get_dev
 from tinyinfer.ir.node import Graph
 from tinyinfer.runtime.defaults import session_logger
 from tinyinfer.runtime.feeds import FeedCheck, InputSpec
+from tinyinfer.runtime.program import Key, Program, Runnable
+from tinyinfer.runtime.program_view import PathExecutable
 from tinyinfer.runtime.session_options import RunOptions, SessionOptions
 from tinyinfer.runtime.signature import ModelMetadata, NodeArg
-from tinyinfer.runtime.specialise import MakeGraph, Shapes, Specialisation, Specialiser
 from tinyinfer.runtime.trace import Trace
 
 if TYPE_CHECKING:
     from tinyinfer.frontend.onnx import OnnxModel, ValueSpec
+    from tinyinfer.frontend.onnx.trace import Segment
 
 _IGNORED_ARGUMENTS = frozenset(("disabled_optimizers", "enable_fallback", "read_config_from_model"))
 
@@ -45,8 +47,8 @@ class InferenceSession:
 
     _device: Device
     _device_options: dict
-    _specialiser: Specialiser
-    _recent: tuple[Specialisation, list[tuple[str, tuple[int, ...], np.dtype]]] | None
+    _program: Program
+    _recent: tuple[Runnable, list[tuple[str, tuple[int, ...], np.dtype]]] | None
 
     def __init__(
         self,
@@ -103,7 +105,7 @@ class InferenceSession:
         wanted = self._numbers(output_names) if output_names else None
         recent = self._recent
         if recent is not None and run_options is None and type(input_feed) is dict:
-            specialisation, expected = recent
+            runnable, expected = recent
             if len(input_feed) == len(expected):
                 feeds = []
                 for name, shape, dtype in expected:
@@ -115,32 +117,29 @@ class InferenceSession:
                         break
                     feeds.append(array)
                 else:
-                    results = specialisation.run(feeds)
+                    results = runnable.run(feeds)
                     if results is not None:
                         return results if wanted is None else [results[number] for number in wanted]
         results = self._run_checked(input_feed, run_options)
         return results if wanted is None else [results[number] for number in wanted]
 
-    def _run_checked(self, input_feed: Mapping[str, Any], run_options: RunOptions | None) -> list[np.ndarray]:
+    def _run_checked(self, input_feed: Mapping[str, Any], run_options: RunOptions | None) -> list[Any]:
         if run_options is not None and run_options.terminate:
             raise errors.Fail("Exiting due to terminate flag being set to true.")
         arrays = self._check.arrays(input_feed)
-        shapes = _shapes_of(arrays)
-        while True:
-            specialisation = self._specialiser.get(shapes, arrays)
-            feeds = [arrays[name] for name in specialisation.names]
-            start = time.perf_counter_ns()
-            results = specialisation.run(feeds)
-            if results is not None:
-                break
+        key = _key_of(arrays)
         if self._trace is not None:
+            self._program.root(key)
+            start = time.perf_counter_ns()
+            results = self._program.run(key, arrays)
             self._trace.add("model_run", start, time.perf_counter_ns())
-            self._trace.add_kernels(start, specialisation.profile(feeds, 1))
-        elif len(feeds) == len(arrays) and not specialisation.by_value:
-            self._recent = (
-                specialisation,
-                [(n, arrays[n].shape, arrays[n].dtype) for n in specialisation.names],
-            )
+            self._trace.add_kernels(start, self._executable(key, arrays).profile(list(arrays.values()), 1))
+            return results
+        results = self._program.run(key, arrays)
+        root = self._program.root(key)
+        if root.whole and root.runnable is not None and len(root.runnable.names) == len(arrays):
+            names = root.runnable.names
+            self._recent = (root.runnable, [(n, arrays[n].shape, arrays[n].dtype) for n in names])
         return results
 
     def compile(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Executable:
@@ -149,26 +148,36 @@ class InferenceSession:
 
         InvalidArgument where a name is unknown or a shape contradicts the model.
         """
-        return self._specialiser.get(self._complete(shapes or {})).executable
+        return self._executable(self._complete(shapes or {}), None)
 
     def graph(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
         """The model as the importer makes it, before any device rewrites it; `shapes` and errors as in
-        `compile`.
+        `compile`. Of a model that is cut into segments, it is the first one.
         """
-        return _graph_maker(self._model)(dict(self._complete(shapes or {})), {})
+        return _starter(self._model)(self._complete(shapes or {})).graph or Graph({}, {})
 
     def prepare(self, input_feed: Mapping[str, Any]) -> Executable:
-        """Check a feed and compile for it without running; errors as in `run`."""
+        """Check a feed and compile for it, without running unless the model is cut into segments; errors as
+        in `run`.
+        """
         arrays = self._check.arrays(input_feed)
-        return self._specialiser.get(_shapes_of(arrays), arrays).executable
+        return self._executable(_key_of(arrays), arrays)
 
     def profile(self, input_feed: Mapping[str, Any], runs: int = 10) -> list[LaunchTime]:
         """Median time of each kernel over `runs` runs of a feed, in the order of the plan; errors as in
         `run`.
         """
         arrays = self._check.arrays(input_feed)
-        specialisation = self._specialiser.get(_shapes_of(arrays), arrays)
-        return specialisation.profile([arrays[name] for name in specialisation.names], runs)
+        executable = self._executable(_key_of(arrays), arrays)
+        return executable.profile(
+            [arrays[spec.name] for spec in executable.inputs if spec.name in arrays], runs
+        )
+
+    def _executable(self, key: Key, arrays: Mapping[str, Any] | None) -> Executable:
+        root = self._program.root(key)
+        if root.whole and root.runnable is not None:
+            return root.runnable.executable()
+        return PathExecutable(self._program, key, arrays)
 
     # ---- what the model says
 
@@ -226,24 +235,24 @@ class InferenceSession:
     def _use_device(self, device: Device, device_options: dict) -> None:
         self._device, self._device_options = device, device_options
         self._recent = None
-        self._specialiser = Specialiser(
-            _graph_maker(self._model),
+        self._program = Program(
+            _starter(self._model),
             device,
             self._options.compile_options(),
             self._options.intra_op_num_threads,
             self._title,
             self._logger,
         )
-        self._close = weakref.finalize(self, self._specialiser.close)
+        self._close = weakref.finalize(self, self._program.close)
         self._compile_early()
 
     def _compile_early(self) -> None:
-        from tinyinfer.frontend.onnx import NeedsValue
-
         if self._options.input_shapes:
             self.compile(self._options.input_shapes)
             return
         required = [s for s in self._specs if s.required]
+        if any(not spec.is_tensor for spec in self._specs):
+            return
         open_axes = {
             axis
             for spec in required
@@ -253,10 +262,7 @@ class InferenceSession:
         if any(spec.shape is None for spec in required) or open_axes - {0}:
             return
         try:
-            self._specialiser.get(self._complete({}))
-        except NeedsValue:
-            # the first feed brings the value
-            return
+            self._program.root(self._complete({}))
         except (errors.InvalidArgument, errors.InvalidGraph):
             # a batch of 1 was only a guess; the shapes of the first run decide
             if not open_axes:
@@ -290,9 +296,9 @@ class InferenceSession:
                 f"Invalid output name: {error}; the model's outputs: {known}"
             ) from None
 
-    def _complete(self, given: Mapping[str, Sequence[int]]) -> Shapes:
-        """The shapes of all required inputs: as given, or the model's own with symbols taken from `given`,
-        else 1.
+    def _complete(self, given: Mapping[str, Sequence[int]]) -> Key:
+        """The signatures of all required inputs: shapes as given, or the model's own with symbols taken from
+        `given`, else 1.
         """
         by_name = {spec.name: spec for spec in self._specs}
         symbols: dict[str, int] = {}
@@ -305,27 +311,33 @@ class InferenceSession:
             self._check.check_shape(spec, tuple(shape), symbols)
         result = []
         for spec in self._specs:
-            if spec.name in given:
-                result.append((spec.name, tuple(map(int, given[spec.name]))))
+            kind = "string" if spec.dtype == "object" else spec.dtype
+            if not spec.is_tensor:
+                if spec.required:
+                    raise errors.InvalidArgument(f"input {spec.describe()} is no tensor, and has no shape")
+            elif spec.name in given:
+                result.append((spec.name, (kind, tuple(map(int, given[spec.name])))))
             elif spec.required:
                 if spec.shape is None:
                     raise errors.InvalidArgument(f"input {spec.name!r} has no shape in the model")
                 sizes = [d if isinstance(d, int) else symbols.get(d, 1) if d else 1 for d in spec.shape]
-                result.append((spec.name, tuple(sizes)))
+                result.append((spec.name, (kind, tuple(sizes))))
         return tuple(result)
 
 
-def _shapes_of(arrays: Mapping[str, np.ndarray]) -> Shapes:
-    return tuple((name, array.shape) for name, array in arrays.items())
+def _key_of(arrays: Mapping[str, Any]) -> Key:
+    from tinyinfer.frontend.onnx.values import signature
+
+    return tuple((name, signature(array)) for name, array in arrays.items())
 
 
-def _graph_maker(model: OnnxModel) -> MakeGraph:
-    def make_graph(shapes: Mapping[str, tuple[int, ...]], known: Mapping[str, np.ndarray]) -> Graph:
-        from tinyinfer.frontend.onnx import import_graph
+def _starter(model: OnnxModel) -> Callable[[Key], Segment]:
+    def first_segment(key: Key) -> Segment:
+        from tinyinfer.frontend.onnx.trace import start
 
-        return import_graph(model, dict(shapes), known_values=dict(known))
+        return start(model, dict(key))
 
-    return make_graph
+    return first_segment
 
 
 def _choose_device(
@@ -369,5 +381,8 @@ def _input_specs(model: OnnxModel, options: SessionOptions) -> list[InputSpec]:
                     d if isinstance(d, int) else by_name.get(d or "", d) if override is None else override
                     for d, override in zip(shape, denoted[value.name])
                 )
-            specs.append(InputSpec(value.name, value.dtype, shape, required))
+            optional = value.onnx_type.startswith("optional(")
+            specs.append(
+                InputSpec(value.name, value.dtype, shape, required and not optional, value.onnx_type)
+            )
     return specs

@@ -54,6 +54,7 @@ _ONNX_TYPE = {
     "uint64": "uint64",
     "complex64": "complex64",
     "complex128": "complex128",
+    "object": "string",
 }
 
 

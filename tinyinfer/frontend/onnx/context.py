@@ -10,11 +10,14 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
 from tinyinfer.frontend.onnx.errors import InvalidGraph, NeedsValue, NotSupported
 from tinyinfer.frontend.onnx.tensors import element_name
+from tinyinfer.frontend.onnx.values import HostCall
 from tinyinfer.ir.build import constant
 from tinyinfer.ir.node import Literal, Node, topological_order
 
 if TYPE_CHECKING:
-    from tinyinfer.frontend.onnx.importer import Importer, Scope
+    from tinyinfer.frontend.onnx.importer import Importer
+    from tinyinfer.frontend.onnx.scope import Scope
+    from tinyinfer.frontend.onnx.values import Value
 
 _FIELD: dict[int, str] = {
     AttributeProto.INT: "i",
@@ -179,6 +182,18 @@ class NodeContext:
         value = self.integer(name, None)
         return default if value is None else element_name(value, f"{self.label}: attribute '{name}'")
 
+    # ---- what the host computes
+
+    def host_call(
+        self, function: Callable[..., Sequence[Any]], inputs: Sequence[Value | None], outputs: int = 1
+    ) -> HostCall:
+        """What an import function returns where the host computes the results between kernels.
+
+        `function` gets numpy arrays (of objects for strings; lists for sequences, dicts for maps) and returns
+        a tuple of such; the shapes of its results need not be known before. See `values.HostCall`.
+        """
+        return HostCall(function, tuple(inputs), outputs)
+
     # ---- shapes
 
     def axis(self, value: int, rank: int, what: str = "axis") -> int:
@@ -223,6 +238,7 @@ class NodeContext:
                 f"{self.label}: the input '{what}' must be a constant, but depends on the graph inputs "
                 f"{inputs}",
                 inputs,
+                x,
             )
         return value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tinyinfer.errors import InvalidArgument, InvalidGraph, InvalidProtobuf, NoModel, NoSuchFile
 from tinyinfer.errors import NotImplemented as NotSupported  # the public name hides a builtin
@@ -11,6 +12,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidGraph",
     "InvalidProtobuf",
+    "NeedsHost",
     "NeedsValue",
     "NoModel",
     "NoSuchFile",
@@ -30,9 +32,14 @@ class UnsupportedModel(NotSupported):
 class NeedsValue(NotSupported):
     """A shape, axis or similar depends on the value of graph inputs; `inputs` names them.
 
-    Importing again with these in `known_values` specialises the graph to their value.
+    Importing again with these in `known_values` specialises the graph to their value. `node` is the value
+    that is needed: a session computes it, and goes on with what it is.
     """
 
-    def __init__(self, message: str, inputs: Iterable[str]):
-        self.inputs = tuple(inputs)
+    def __init__(self, message: str, inputs: Iterable[str], node: Any = None):
+        self.inputs, self.node = tuple(inputs), node
         super().__init__(message)
+
+
+class NeedsHost(NotSupported):
+    """A node that the host computes between kernels stands where only kernels can."""

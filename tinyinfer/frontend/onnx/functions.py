@@ -8,6 +8,7 @@ from onnx import NodeProto
 
 from tinyinfer.frontend.onnx.model import OnnxModel, function_key, node_name
 from tinyinfer.frontend.onnx.op_table import canonical_domain, find_op
+from tinyinfer.frontend.onnx.schema_functions import has_function
 
 MAX_LINES = 1000
 """A list of blockers ends here, so that functions that call each other often cannot make it endless."""
@@ -49,7 +50,9 @@ class _Search:
             key = function_key(node)
             function = self._model.functions.get(key)
             if function is None or (domain == "ai.onnx" and find_op(domain, node.op_type, opset)):
-                if find_op(domain, node.op_type, opset) is None:
+                if find_op(domain, node.op_type, opset) is None and not has_function(
+                    domain, node.op_type, opset
+                ):
                     found.append(blocker_line(node, name, opset))
             elif key in calls:
                 found.append(f"The function '{domain}.{node.op_type}' calls itself at node '{name}'")

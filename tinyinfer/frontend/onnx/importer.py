@@ -1,57 +1,41 @@
-"""From a loaded model to a Graph: walk the nodes, call the op table, fold small constants, record origins."""
+"""Importing nodes: call the op table, fold small constants, record origins, enter functions and branches.
+
+`Importer.advance` walks a stack of frames (the graph, the functions and branches entered) until it is done or
+comes to a node whose results the host computes. `frontend.onnx.trace` cuts the model there; `import_graph`
+is for models, and parts of them, that need no such cut.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
 from tinyinfer.frontend.onnx import functions
 from tinyinfer.frontend.onnx.context import NodeContext
-from tinyinfer.frontend.onnx.errors import InvalidArgument, InvalidGraph, NotSupported, UnsupportedModel
+from tinyinfer.frontend.onnx.errors import (
+    InvalidArgument,
+    InvalidGraph,
+    NeedsHost,
+    NeedsValue,
+    NotSupported,
+    UnsupportedModel,
+)
 from tinyinfer.frontend.onnx.limits import Limits
 from tinyinfer.frontend.onnx.model import OnnxModel, ValueSpec, function_key, node_name, ordered_nodes
 from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain, find_op
+from tinyinfer.frontend.onnx.schema_functions import function_body
+from tinyinfer.frontend.onnx.scope import Frame, Scope
+from tinyinfer.frontend.onnx.strings import on_strings
 from tinyinfer.frontend.onnx.tensors import NUMERIC
+from tinyinfer.frontend.onnx.values import HostCall, HostValue, Value, describe, nodes_of, replace_nodes
 from tinyinfer.ir import build
-from tinyinfer.ir.node import Graph, Node
+from tinyinfer.ir.node import Graph, Node, topological_order
 from tinyinfer.ir.oracle import evaluate
-
-
-@dataclass
-class Scope:
-    """The values visible in one graph: its own, then those of the graph around it."""
-
-    values: dict[str, Node] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)
-    outer: Scope | None = None
-    opsets: Mapping[str, int] = field(default_factory=dict)
-    prefix: str = ""
-    depth: int = 0
-    attributes: Mapping[str, AttributeProto] = field(default_factory=dict)
-
-    def find(self, name: str) -> Node | None:
-        """The value of `name` here or further out; None if there is none."""
-        scope: Scope | None = self
-        while scope is not None:
-            found = scope.values.get(name)
-            if found is not None:
-                return found
-            if name in scope.unavailable:
-                raise NotSupported(scope.unavailable[name])
-            scope = scope.outer
-        return None
-
-    def names(self) -> set[str]:
-        """Every visible name."""
-        scope: Scope | None = self
-        found: set[str] = set()
-        while scope is not None:
-            found |= scope.values.keys() | scope.unavailable.keys()
-            scope = scope.outer
-        return found
+from tinyinfer.ir.passes.rewrite import rebuilt
 
 
 def import_graph(
@@ -65,117 +49,214 @@ def import_graph(
     these values only. An overridable initializer becomes an input only if `shapes` names it.
 
     Raises UnsupportedModel with every node that has no implementation, InvalidGraph for a broken model,
-    NeedsValue where a shape depends on an input's value, InvalidArgument for wrong shapes.
+    NeedsValue where a shape depends on an input's value, NeedsHost for what no single graph can hold,
+    InvalidArgument for wrong shapes.
     """
-    return Importer(model, model.limits).run(shapes, known_values or {})
+    missing = blockers(model)
+    if missing:
+        raise UnsupportedModel(missing)
+    importer = Importer(model)
+    scope = Scope(opsets=model.opsets)
+    importer.add_initializers(model.proto.graph, scope)
+    inputs = _inputs(model, shapes, known_values or {}, scope)
+    pending = importer.advance([Frame(model.nodes, scope)])
+    if pending is not None:
+        raise NeedsHost(f"{pending.context.label}: its results are computed by the host")
+    outputs: dict[str, Node] = {}
+    for value in model.outputs:
+        found = scope.find(value.name)
+        if found is None:
+            raise InvalidGraph(f"the graph output '{value.name}' is made by no node")
+        if not isinstance(found, Node):
+            raise NeedsHost(f"the graph output '{value.name}' is a {describe(found)}, no tensor of numbers")
+        outputs[value.name] = found
+    return Graph(inputs, outputs, model.proto.graph.name)
 
 
 def blockers(model: OnnxModel) -> list[str]:
     """One line for each input and node that cannot be imported. Branches of If are checked when taken."""
-    inputs = [_unsupported_input(v) for v in model.inputs if v.dtype not in NUMERIC]
+    inputs = [unsupported_input(v) for v in model.inputs if not supported_input(v)]
     return inputs + functions.blockers(model, model.nodes)
 
 
-def _unsupported_input(value: ValueSpec) -> str:
+def supported_input(value: ValueSpec) -> bool:
+    """Whether a model input is of a type that can be fed."""
+    if value.dtype:
+        return value.dtype in NUMERIC or value.dtype == "object"
+    return value.onnx_type.startswith(("seq(", "optional(", "map("))
+
+
+def unsupported_input(value: ValueSpec) -> str:
+    """What is said of a model input whose type cannot be fed."""
     return f"the input '{value.name}' is a {value.onnx_type or 'value of no type'}, which is not supported"
 
 
-class Importer:
-    """The state of one import."""
+def checked_shape(value: ValueSpec, shape: Sequence[int]) -> tuple[int, ...]:
+    """`shape` if the model's input may have it, InvalidArgument otherwise."""
+    shape = tuple(int(d) for d in shape)
+    declared = value.shape
+    if declared is not None and (
+        len(declared) != len(shape) or any(isinstance(d, int) and d != s for d, s in zip(declared, shape))
+    ):
+        raise InvalidArgument(f"the input '{value.name}' has shape {list(declared)}, not {list(shape)}")
+    if any(d < 0 for d in shape):
+        raise InvalidArgument(f"the input '{value.name}' cannot have shape {list(shape)}")
+    return shape
 
-    def __init__(self, model: OnnxModel, limits: Limits):
-        self.model, self.limits, self.reader = model, limits, model.reader
+
+def _inputs(
+    model: OnnxModel,
+    shapes: Mapping[str, Sequence[int]],
+    known_values: Mapping[str, np.ndarray],
+    scope: Scope,
+) -> dict[str, Node]:
+    inputs: dict[str, Node] = {}
+    optional = [v for v in model.overridable if v.name in shapes]
+    for value in [*model.inputs, *optional]:
+        if value.dtype not in NUMERIC:
+            raise NeedsHost(f"the input '{value.name}' is a {value.onnx_type}, no tensor of numbers")
+        if value.name not in shapes:
+            raise InvalidArgument(f"no shape is given for the input '{value.name}'")
+        shape = checked_shape(value, shapes[value.name])
+        made = build.input_node(value.name, shape, value.dtype)
+        inputs[value.name] = scope.values[value.name] = made
+        if value.name in known_values:
+            array = np.asarray(known_values[value.name])
+            if array.shape != shape or array.dtype.name != value.dtype:
+                raise InvalidArgument(
+                    f"the known value of '{value.name}' is {array.dtype} of shape "
+                    f"{list(array.shape)}, not {value.dtype} of {list(shape)}"
+                )
+            scope.values[value.name] = build.constant(array.copy(), name=value.name)
+    return inputs
+
+
+@dataclass
+class Pending:
+    """A node that waits: for the results of a host call, or for what `wanted` is, which some of its inputs
+    (`values`) decide."""
+
+    context: NodeContext
+    call: HostCall | None = None
+    wanted: Node | None = None
+    values: tuple[Node, ...] = ()
+
+
+class Importer:
+    """The state of importing one graph. `count` is the number of nodes that were imported before; `assumed`
+    are values that depend on inputs, with what they are taken to be.
+    """
+
+    def __init__(
+        self,
+        model: OnnxModel,
+        limits: Limits | None = None,
+        count: int = 0,
+        assumed: Sequence[tuple[Node, np.ndarray]] = (),
+    ):
+        self.model, self.reader = model, model.reader
+        self.limits = limits if limits is not None else model.limits
+        self.count = count
+        self.nested = 0
+        """How many subgraphs around the node that is being imported cannot be cut."""
         self._seen: set[int] = set()
         self._alive: list[Node] = []
         self._known: dict[int, np.ndarray | None] = {}
         self._open: dict[int, bool] = {}
-        self._count = 0
+        self._assumed = {id(node): build.constant(value) for node, value in assumed}
+        for node, value in assumed:
+            self._alive.append(node)
+            self._known[id(node)], self._open[id(node)] = value, False
 
-    def run(self, shapes: Mapping[str, Sequence[int]], known_values: Mapping[str, np.ndarray]) -> Graph:
-        """The whole model as a Graph."""
-        missing = blockers(self.model)
-        if missing:
-            raise UnsupportedModel(missing)
-        proto = self.model.proto.graph
-        scope = Scope(opsets=self.model.opsets)
-        self._add_initializers(proto, scope)
-        inputs = self._inputs(shapes, known_values, scope)
-        self.import_nodes(self.model.nodes, scope)
-        outputs: dict[str, Node] = {}
-        for value in self.model.outputs:
-            found = scope.find(value.name)
-            if found is None:
-                raise InvalidGraph(f"the graph output '{value.name}' is made by no node")
-            outputs[value.name] = found
-        return Graph(inputs, outputs, proto.name)
+    # ---- frames
 
-    def _inputs(
-        self, shapes: Mapping[str, Sequence[int]], known_values: Mapping[str, np.ndarray], scope: Scope
-    ) -> dict[str, Node]:
-        inputs: dict[str, Node] = {}
-        optional = [v for v in self.model.overridable if v.name in shapes]
-        for value in [*self.model.inputs, *optional]:
-            if value.dtype not in NUMERIC:
-                raise NotSupported(_unsupported_input(value))
-            if value.name not in shapes:
-                raise InvalidArgument(f"no shape is given for the input '{value.name}'")
-            shape = tuple(int(d) for d in shapes[value.name])
-            declared = value.shape
-            if declared is not None and (
-                len(declared) != len(shape)
-                or any(isinstance(d, int) and d != s for d, s in zip(declared, shape))
-            ):
-                raise InvalidArgument(
-                    f"the input '{value.name}' has shape {list(declared)}, not {list(shape)}"
-                )
-            if any(d < 0 for d in shape):
-                raise InvalidArgument(f"the input '{value.name}' cannot have shape {list(shape)}")
-            made = build.input_node(value.name, shape, value.dtype)
-            inputs[value.name] = scope.values[value.name] = made
-            if value.name in known_values:
-                array = np.asarray(known_values[value.name])
-                if array.shape != shape or array.dtype.name != value.dtype:
-                    raise InvalidArgument(
-                        f"the known value of '{value.name}' is {array.dtype} of shape "
-                        f"{list(array.shape)}, not {value.dtype} of {list(shape)}"
-                    )
-                scope.values[value.name] = build.constant(array.copy(), name=value.name)
-        return inputs
-
-    def _add_initializers(self, graph: GraphProto, scope: Scope) -> None:
-        for tensor in graph.initializer:
-            what = f"initializer '{tensor.name}'"
-            try:
-                scope.values[tensor.name] = build.constant(self.reader.literal(tensor, what))
-            except NotSupported as error:
-                scope.unavailable[tensor.name] = str(error)
-        for sparse in graph.sparse_initializer:
-            name = sparse.values.name
-            scope.values[name] = build.constant(self.reader.sparse(sparse, f"sparse initializer '{name}'"))
-
-    # ---- nodes
-
-    def import_nodes(self, nodes: Iterable[NodeProto], scope: Scope) -> None:
-        """Import nodes that stand in order, adding their outputs to `scope`."""
-        for position, node in enumerate(nodes):
-            self._count += 1
-            if self._count > self.limits.max_nodes:
+    def advance(self, frames: list[Frame]) -> Pending | None:
+        """Import until the lowest frame is done (None) or a node has to wait for the host."""
+        while frames:
+            frame = frames[-1]
+            if frame.position == len(frame.nodes):
+                frames.pop()
+                if frames:
+                    self._hand_over(frame, frames[-1].scope)
+                continue
+            node = frame.nodes[frame.position]
+            self.count += 1
+            if self.count > self.limits.max_nodes:
                 raise InvalidGraph(
                     f"the model has more than {self.limits.max_nodes} nodes with its functions inlined"
                 )
-            name = scope.prefix + node_name(node, position)
-            domain = canonical_domain(node.domain)
-            function = self.model.functions.get(function_key(node))
-            opset = scope.opsets.get(domain, 1)
-            entry = find_op(domain, node.op_type, opset)
-            context = NodeContext(node, name, domain, opset, self._attributes(node, scope), self, scope)
-            inputs = [self._input(context, n, scope) for n in node.input]
-            if entry is None or (function is not None and domain != "ai.onnx"):
-                if function is None:
-                    raise UnsupportedModel([functions.blocker_line(node, name, opset)])
-                self._call(function, context, inputs, scope)
-            else:
-                self._import(entry, context, inputs, scope)
+            context = self._context(node, frame)
+            outcome = self._node(context, frame)
+            if isinstance(outcome, HostCall):
+                return Pending(context, outcome)
+            frame.position += 1
+            if isinstance(outcome, Frame):
+                frames.append(outcome)
+        return None
+
+    def advance_or_ask(self, frames: list[Frame]) -> Pending | None:
+        """As `advance`; a node that needs the value of one of its inputs waits for it."""
+        try:
+            return self.advance(frames)
+        except NeedsValue as error:
+            frame = frames[-1]
+            context = self._context(frame.nodes[frame.position], frame)
+            values = self._deciding(context, frame.scope, error.node)
+            if error.node is None or frame.asked > self.limits.max_nodes:
+                raise
+            self.count -= 1
+            return Pending(context, None, error.node, values)
+
+    def _deciding(self, context: NodeContext, scope: Scope, wanted: Node | None) -> tuple[Node, ...]:
+        """The unknown inputs of a node on which the value `wanted` depends."""
+        if wanted is None:
+            return ()
+        inputs = [scope.find(name) for name in context.proto.input if name]
+        outer = [value for s in scope.chain() for value in s.values.values()]
+        # a subgraph of the node may need what the node itself does not read
+        for values in (inputs, outer):
+            named = {id(n) for value in values for n in nodes_of(value) if self.known(n) is None}
+            found: dict[int, Node] = {}
+            stack, seen = [wanted], set()
+            while stack:
+                current = stack.pop()
+                if id(current) in named:
+                    found[id(current)] = current
+                elif id(current) not in seen:
+                    seen.add(id(current))
+                    stack.extend(current.inputs)
+            if found:
+                return tuple(found.values())
+        return ()
+
+    def _hand_over(self, frame: Frame, scope: Scope) -> None:
+        for inner, outer in frame.results:
+            found = frame.scope.find(inner)
+            if found is None:
+                raise InvalidGraph(f"the {frame.what} makes no '{inner}'")
+            scope.values[outer] = found
+
+    def _context(self, node: NodeProto, frame: Frame) -> NodeContext:
+        scope = frame.scope
+        domain = canonical_domain(node.domain)
+        name = scope.prefix + node_name(node, frame.position)
+        opset = scope.opsets.get(domain, 1)
+        return NodeContext(node, name, domain, opset, self._attributes(node, scope), self, scope)
+
+    def _node(self, context: NodeContext, frame: Frame) -> HostCall | Frame | None:
+        """Import one node: its results are in the scope, or a frame to enter, or a host call to wait for."""
+        node, scope = context.proto, frame.scope
+        inputs = [self._input(context, n, scope) for n in node.input]
+        function = self.model.functions.get(function_key(node))
+        entry = find_op(context.domain, node.op_type, context.opset)
+        if function is not None and (entry is None or context.domain != "ai.onnx"):
+            return self._call(function, context, inputs)
+        if entry is None:
+            body = function_body(context.domain, node, context.opset, inputs)
+            if body is None:
+                raise UnsupportedModel([functions.blocker_line(node, context.name, context.opset)])
+            return self._call(body, context, inputs)
+        return self._import(entry, context, inputs)
 
     @staticmethod
     def _attributes(node: NodeProto, scope: Scope) -> dict[str, AttributeProto]:
@@ -195,7 +276,7 @@ class Importer:
         return result
 
     @staticmethod
-    def _input(context: NodeContext, name: str, scope: Scope) -> Node | None:
+    def _input(context: NodeContext, name: str, scope: Scope) -> Value | None:
         if not name:
             return None
         found = scope.find(name)
@@ -203,7 +284,9 @@ class Importer:
             context.fail(f"reads '{name}', which is no input, no initializer and no earlier node's output")
         return found
 
-    def _import(self, entry: OpEntry, context: NodeContext, inputs: list[Node | None], scope: Scope) -> None:
+    def _import(
+        self, entry: OpEntry, context: NodeContext, inputs: list[Value | None]
+    ) -> HostCall | Frame | None:
         fewest, most = entry.inputs
         while inputs and inputs[-1] is None:
             inputs.pop()
@@ -214,37 +297,83 @@ class Importer:
         if most is not None and len(inputs) > most:
             context.fail(f"takes at most {most} inputs, not {len(inputs)}")
         try:
-            result = entry.function(context, *inputs)
+            result: Any = self._results(entry, context, inputs)
         except (ValueError, IndexError, OverflowError, ZeroDivisionError) as error:
             if isinstance(error, (InvalidGraph, InvalidArgument)):
                 raise
             raise InvalidGraph(f"{context.label}: {error}") from error
+        if isinstance(result, HostCall):
+            known = self._call_now(context, result)
+            if known is None:
+                return result
+            result = known
+        if isinstance(result, Frame):
+            return result
         results = list(result) if isinstance(result, (tuple, list)) else [result]
+        self.bind(context, inputs, results)
+        return None
+
+    def _results(self, entry: OpEntry, context: NodeContext, inputs: list[Value | None]) -> Any:
+        other = [x for x in inputs if x is not None and not isinstance(x, Node)]
+        if other and not entry.values:
+            if all(isinstance(x, HostValue) and x.kind == "string" for x in other):
+                return on_strings(entry, context, inputs)
+            context.fail(f"takes tensors, not a {describe(other[0])}")
+        return entry.function(context, *inputs)
+
+    def bind(
+        self, context: NodeContext, inputs: Sequence[Value | None], results: Sequence[Value | None]
+    ) -> None:
+        """Give the results of a node their names in its scope."""
         names = list(context.proto.output)
-        results += [None] * (len(names) - len(results))
-        results = self._fold(inputs, results[: len(names)])
-        self._record_origin([r for r in results if r is not None], context.name)
-        for name, value in zip(names, results):
+        results = [*results, *[None] * (len(names) - len(results))][: len(names)]
+        folded = self._fold(inputs, results)
+        self._record_origin([n for r in folded for n in nodes_of(r)], context.name)
+        for name, value in zip(names, folded):
             if not name:
                 continue
             if value is None:
-                scope.unavailable[name] = f"{context.label}: the output '{name}' is not supported"
-            else:
-                if value.size > self.limits.max_elements:
+                context.scope.unavailable[name] = f"{context.label}: the output '{name}' is not supported"
+                continue
+            for made in nodes_of(value):
+                if made.size > self.limits.max_elements:
                     context.fail(
-                        f"the output '{name}' of shape {list(value.shape)} is over the limit of "
+                        f"the output '{name}' of shape {list(made.shape)} is over the limit of "
                         f"{self.limits.max_elements} elements"
                     )
-                scope.values[name] = value
+            context.scope.values[name] = value
+
+    def _call_now(self, context: NodeContext, call: HostCall) -> list[Value] | None:
+        """The results of a host call whose inputs are all known and small; None if they are not."""
+        if call.bodies:
+            return None
+        arguments: list[Any] = []
+        for value in call.inputs:
+            if value is None:
+                arguments.append(None)
+            elif isinstance(value, Node):
+                known = self.known(value)
+                if known is None or known.size > self.limits.fold_elements:
+                    return None
+                arguments.append(known)
+            elif isinstance(value, HostValue) and value.known is not None:
+                arguments.append(value.known)
+            else:
+                return None
+        results: list[Value] = []
+        for made in call.function(*arguments):
+            if not isinstance(made, np.ndarray):
+                return None
+            string = made.dtype.kind in "OSU"
+            results.append(HostValue("string", "", made.shape, made) if string else build.constant(made))
+        return results
 
     # ---- functions and branches
 
-    def _call(
-        self, function: FunctionProto, context: NodeContext, inputs: list[Node | None], scope: Scope
-    ) -> None:
-        """Inline a model-local function."""
-        if scope.depth >= self.limits.max_depth:
-            context.fail(f"functions and branches are nested more than {self.limits.max_depth} deep")
+    def _call(self, function: FunctionProto, context: NodeContext, inputs: Sequence[Value | None]) -> Frame:
+        """The frame of a model-local function, or of the body that ONNX gives for an op."""
+        scope = context.scope
+        self._check_depth(context)
         if len(inputs) > len(function.input):
             context.fail(f"the function takes {len(function.input)} inputs, not {len(inputs)}")
         attributes = {a.name: a for a in function.attribute_proto}
@@ -261,42 +390,88 @@ class Importer:
                 inner.values[name] = value
         nodes = ordered_nodes(None, function.node, (), function.input, f"function '{function.name}'")
         absent = set(function.input) - inner.values.keys()
-        self.import_nodes([_without(n, absent) for n in nodes] if absent else nodes, inner)
-        for name, made in zip(context.proto.output, function.output):
-            if name:
-                found = inner.find(made)
-                if found is None:
-                    context.fail(f"the function makes no '{made}'")
-                scope.values[name] = found
+        results = tuple((made, name) for name, made in zip(context.proto.output, function.output) if name)
+        return Frame(
+            [_without(n, absent) for n in nodes] if absent else nodes,
+            inner,
+            results,
+            what=f"function '{function.name}' of {context.label}",
+        )
 
-    def branch(
-        self, context: NodeContext, graph: GraphProto, opsets: Mapping[str, int], inputs: Sequence[Node] = ()
-    ) -> list[Node]:
-        """The outputs of a subgraph, inlined where `context` stands; `inputs` stand for its own inputs."""
-        scope = context.scope
-        if scope.depth >= self.limits.max_depth:
+    def _check_depth(self, context: NodeContext) -> None:
+        if context.scope.depth >= self.limits.max_depth:
             context.fail(f"functions and branches are nested more than {self.limits.max_depth} deep")
+
+    def enter(
+        self,
+        context: NodeContext,
+        graph: GraphProto,
+        inputs: Sequence[Value | None] = (),
+        results: Sequence[str] | None = None,
+    ) -> Frame:
+        """The frame of a subgraph of `context`, its inputs bound to these values.
+
+        `results` are the names that its outputs get; None: those of the node's outputs.
+        """
+        scope = context.scope
+        self._check_depth(context)
+        if len(graph.input) > len(inputs):
+            context.fail(f"the subgraph '{graph.name}' takes {len(graph.input)} inputs, not {len(inputs)}")
         inner = Scope(
             outer=scope,
-            opsets=opsets,
+            opsets=scope.opsets,
             prefix=f"{context.name}/",
             depth=scope.depth + 1,
             attributes=scope.attributes,
         )
-        self._add_initializers(graph, inner)
-        inner.values.update(zip((value.name for value in graph.input), inputs))
+        self.add_initializers(graph, inner)
+        for declared, value in zip(graph.input, inputs):
+            if value is not None:
+                inner.values[declared.name] = value
         nodes = ordered_nodes(graph, graph.node, scope.names(), where=f"branch '{graph.name}'")
-        missing = functions.blockers(self.model, nodes, opsets)
+        missing = functions.blockers(self.model, nodes, scope.opsets)
         if missing:
             raise UnsupportedModel(missing)
-        self.import_nodes(nodes, inner)
+        names = list(context.proto.output) if results is None else list(results)
+        if len(graph.output) < len(names):
+            context.fail(f"the branch '{graph.name}' has {len(graph.output)} outputs, not {len(names)}")
+        bound = tuple((v.name, name) for v, name in zip(graph.output, names) if name)
+        return Frame(nodes, inner, bound, what=f"branch '{graph.name}' of {context.label}")
+
+    def subgraph(
+        self, context: NodeContext, graph: GraphProto, inputs: Sequence[Value | None] = ()
+    ) -> list[Value]:
+        """The outputs of a subgraph with its inputs bound to these values, inlined where `context` stands.
+
+        NeedsHost or NeedsValue where something in it cannot be part of one graph.
+        """
+        frame = self.enter(context, graph, inputs, [])
+        self.nested += 1
+        try:
+            pending = self.advance([frame])
+        finally:
+            self.nested -= 1
+        if pending is not None:
+            raise NeedsHost(f"{pending.context.label}: its results are computed by the host")
         results = []
         for value in graph.output:
-            found = inner.find(value.name)
+            found = frame.scope.find(value.name)
             if found is None:
                 context.fail(f"the branch '{graph.name}' makes no '{value.name}'")
             results.append(found)
         return results
+
+    def add_initializers(self, graph: GraphProto, scope: Scope) -> None:
+        """The weights of a graph as values of its scope."""
+        for tensor in graph.initializer:
+            what = f"initializer '{tensor.name}'"
+            try:
+                scope.values[tensor.name] = self.reader.value(tensor, what)
+            except NotSupported as error:
+                scope.unavailable[tensor.name] = str(error)
+        for sparse in graph.sparse_initializer:
+            name = sparse.values.name
+            scope.values[name] = build.constant(self.reader.sparse(sparse, f"sparse initializer '{name}'"))
 
     # ---- constants and origins
 
@@ -312,7 +487,18 @@ class Importer:
     def _compute(self, x: Node) -> np.ndarray | None:
         if self._is_open(x):
             return None
-        return evaluate([x], {})[0]
+        return evaluate([self._settled(x)], {})[0]
+
+    def _settled(self, x: Node) -> Node:
+        """`x` over constants in place of the values that are assumed."""
+        if not self._assumed:
+            return x
+        memo: dict[int, Node] = {}
+        for current in topological_order([x]):
+            found = self._assumed.get(id(current))
+            inputs = tuple(memo[id(n)] for n in current.inputs)
+            memo[id(current)] = found if found is not None else rebuilt(current, inputs)
+        return memo[id(x)]
 
     def _is_open(self, x: Node) -> bool:
         """Whether `x` depends on a graph input, or needs a value that is too large to compute here."""
@@ -337,19 +523,19 @@ class Importer:
             )
         return self._open[id(x)]
 
-    def _fold(self, inputs: list[Node | None], results: list[Node | None]) -> list[Node | None]:
+    def _fold(self, inputs: Sequence[Value | None], results: Sequence[Value | None]) -> list[Value | None]:
         """Results computed at once if everything about them is small and constant."""
         limit = self.limits.fold_elements
-        if any(x is not None and (x.op != "CONST" or x.size > limit) for x in inputs):
-            return results
-        folded: list[Node | None] = []
-        for result in results:
-            if result is None or result.op == "CONST" or result.size > limit:
-                folded.append(result)
-                continue
-            value = self.known(result)
-            folded.append(result if value is None else build.constant(value))
-        return folded
+        if any(n.op != "CONST" or n.size > limit for x in inputs for n in nodes_of(x)):
+            return list(results)
+
+        def fold(made: Node) -> Node:
+            if made.op == "CONST" or made.size > limit:
+                return made
+            value = self.known(made)
+            return made if value is None else build.constant(value)
+
+        return [replace_nodes(result, fold) for result in results]
 
     def _record_origin(self, results: list[Node], name: str) -> None:
         """Give every node that was made for `name` its origin; nodes of earlier ONNX nodes keep theirs."""

@@ -21,6 +21,9 @@ class Limits:
     max_steps: int = 4096
     """Time steps of a recurrent op, which are unrolled."""
 
+    loop_trips: int = 1_000_000
+    """Trips of one loop in one run."""
+
     fold_elements: int = 4096
     """Nodes with only constant inputs and outputs of at most this size are computed during the import."""
 

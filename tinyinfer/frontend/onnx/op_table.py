@@ -56,6 +56,8 @@ class OpEntry:
     tolerance: Tolerance
     doc: str
     inputs: tuple[int, int | None]
+    values: bool = False
+    """Whether the function takes values of any kind: strings, sequences, optionals, maps."""
 
 
 OP_TABLE: dict[tuple[str, str], list[OpEntry]] = {}
@@ -67,15 +69,21 @@ def onnx_op(
     until: int = LAST_OPSET,
     domain: str = "ai.onnx",
     tolerance: Tolerance = ROUNDED,
+    values: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register an import function for `name` in opsets `since` to `until`; ranges must not overlap."""
+    """Register an import function for `name` in opsets `since` to `until`; ranges must not overlap.
+
+    Without `values`, the function is only called with nodes: ops that move strings get numbers in their
+    place.
+    """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         entries = OP_TABLE.setdefault((domain, name), [])
         if any(e.since <= until and since <= e.until for e in entries):
             raise ValueError(f"{domain}.{name}: opsets {since} to {until} are registered twice")
         doc = (inspect.getdoc(function) or "").split("\n")[0]
-        entries.append(OpEntry(name, domain, since, until, function, tolerance, doc, _input_count(function)))
+        count = _input_count(function)
+        entries.append(OpEntry(name, domain, since, until, function, tolerance, doc, count, values))
         return function
 
     return register

@@ -31,6 +31,9 @@ FAMILIES = (
     "ops_qlinear",
     "ops_nbits",
     "ops_fused",
+    "ops_sequence",
+    "ops_data_dependent",
+    "ops_loop",
 )
 
 

@@ -10,13 +10,14 @@ import numpy as np
 from tinyinfer.frontend.onnx.context import REQUIRED, NodeContext
 from tinyinfer.frontend.onnx.op_table import EXACT, onnx_op
 from tinyinfer.frontend.onnx.places import read_places
+from tinyinfer.frontend.onnx.values import Value
 from tinyinfer.ir import build
 from tinyinfer.ir.index import index
 from tinyinfer.ir.node import Node, output_axis
 
 
-@onnx_op("Identity", tolerance=EXACT)
-def identity(ctx: NodeContext, x: Node) -> Node:
+@onnx_op("Identity", tolerance=EXACT, values=True)
+def identity(ctx: NodeContext, x: Value) -> Value:
     """The input."""
     return x
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from onnx import SparseTensorProto, TensorProto, numpy_helper
 
@@ -9,7 +11,9 @@ from tinyinfer.frontend.onnx.errors import InvalidGraph, NotSupported
 from tinyinfer.frontend.onnx.external_data import ExternalData
 from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.frontend.onnx.model_file import ModelBytes
-from tinyinfer.ir.node import SMALL_LITERAL, Literal
+from tinyinfer.frontend.onnx.values import HostValue
+from tinyinfer.ir import build
+from tinyinfer.ir.node import SMALL_LITERAL, Literal, Node
 
 # ONNX element type -> (numpy name, the name in ONNX type strings)
 ELEMENT_TYPES: dict[int, tuple[str, str]] = {
@@ -109,6 +113,19 @@ class TensorReader:
             return Literal(array, tensor.name)
         array.flags.writeable = False
         return Literal(array, tensor.name, key=None if key is None else (*key, dtype.name, shape))
+
+    def value(self, tensor: TensorProto, what: str) -> Node | HostValue:
+        """`tensor` as a constant of the IR, or as a known value of the host where it holds strings."""
+        if tensor.data_type != TensorProto.STRING:
+            return build.constant(self.literal(tensor, what))
+        shape = self._shape(tensor, what)
+        try:
+            texts = [s.decode("utf-8") for s in tensor.string_data]
+        except UnicodeDecodeError as error:
+            raise InvalidGraph(f"{what} holds a string that is no UTF-8: {error}") from None
+        if tensor.data_location == TensorProto.EXTERNAL or len(texts) != math.prod(shape):
+            raise InvalidGraph(f"{what} of shape {list(shape)} has {len(texts)} strings")
+        return HostValue("string", "", shape, np.array(texts, object).reshape(shape))
 
     def _raw(self, tensor: TensorProto) -> tuple[memoryview | bytes, tuple[object, ...] | None]:
         data = tensor.raw_data
