@@ -46,7 +46,7 @@ def _modified(ctx: NodeContext, attribute: str, x: Node) -> Node:
         len(graph.input) == len(graph.output) == 1,
         f"the subgraph '{attribute}' must have one input and one output",
     )
-    result = ctx.importer.branch(ctx, graph, ctx.scope.opsets, [x])[0]
+    result = ctx.importer.subgraph(ctx, graph, [x])[0]
     ctx.require(
         result.shape == x.shape and result.dtype == x.dtype,
         f"the subgraph '{attribute}' makes {result.dtype} {list(result.shape)} of {x.dtype} {list(x.shape)}",
