@@ -17,6 +17,8 @@ FAMILIES = (
     "ops_reduce",
     "ops_norm",
     "ops_resize",
+    "ops_unpool",
+    "ops_determinant",
     "ops_roi",
     "ops_deform_conv",
     "ops_grid_sample",

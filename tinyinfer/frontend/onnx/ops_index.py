@@ -97,6 +97,33 @@ def gather_nd(ctx: NodeContext, x: Node, indices: Node) -> Node:
     return build.indexed_view(x, reads, shape, slots)
 
 
+@onnx_op("ReverseSequence", since=10, tolerance=EXACT)
+def reverse_sequence(ctx: NodeContext, x: Node, lengths: Node) -> Node:
+    """The first elements of each sequence backwards, as many as its length; the rest as they are."""
+    ctx.require(len(x.shape) >= 2, f"the input must be of rank 2 or more, not {list(x.shape)}")
+    time, batch = ctx.integer("time_axis", 0, choices=(0, 1)), ctx.integer("batch_axis", 1, choices=(0, 1))
+    ctx.require(time != batch, f"the time axis and the batch axis are both {time}")
+    steps, count = x.shape[time], x.shape[batch]
+    ctx.require(
+        lengths.dtype == "int64" and lengths.shape == (count,),
+        f"'sequence_lens' must be int64 of shape [{count}], not {lengths.dtype}{list(lengths.shape)}",
+    )
+    known = ctx.known(lengths)
+    if known is not None and known.size:
+        low, high = int(known.min()), int(known.max())
+        ctx.require(0 <= low and high <= steps, f"'sequence_lens' holds {low} to {high}, beyond 0 to {steps}")
+    # the place of every time step in every sequence, shared by whatever else x holds
+    shape = (count, steps)
+    here = build.iota(shape, 1)
+    length = build.view(lengths, [index(output_axis(0, count))], shape)
+    mirrored = elementwise("SUB", elementwise("SUB", length, like(1, length)), here)
+    place = elementwise("WHERE", elementwise("CMPLT", here, length), mirrored, here)
+    reads = [index(output_axis(i, d)) for i, d in enumerate(x.shape)]
+    spread = build.view(place, [reads[batch], reads[time]], x.shape)
+    reads[time] = index(Slot(0, 0, max(steps - 1, 0)))
+    return build.indexed_view(x, reads, x.shape, [spread])
+
+
 def _one_hot_depth(ctx: NodeContext, depth: Node) -> int:
     value = int(ctx.constant_scalar(depth, "depth"))
     limit = ctx.importer.limits.max_elements

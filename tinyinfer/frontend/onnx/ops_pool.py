@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from tinyinfer.frontend.onnx.op_table import ACCUMULATED, EXACT, TRANSCENDENTAL,
 from tinyinfer.frontend.onnx.ops_elementwise import is_float, is_signed, like
 from tinyinfer.frontend.onnx.spatial import Window, window_of
 from tinyinfer.ir import build
-from tinyinfer.ir.node import Node
+from tinyinfer.ir.index import index, row_major_strides
+from tinyinfer.ir.node import Node, output_axis
 from tinyinfer.ir.ops import reduce_identity
 
 
@@ -32,11 +34,54 @@ def _pooled(op: str, x: Node, window: Window, fill: float | int | bool) -> Node:
 
 
 @onnx_op("MaxPool", tolerance=EXACT)
-def max_pool(ctx: NodeContext, x: Node) -> Node:
-    """Largest value of each window; padding never wins. The output Indices is not supported."""
-    ctx.integer("storage_order", 0, choices=(0, 1))
+def max_pool(ctx: NodeContext, x: Node) -> Node | tuple[Node, Node]:
+    """Largest value of each window, and its place in the input; padding never wins."""
+    column_major = ctx.integer("storage_order", 0, choices=(0, 1)) == 1
     ctx.require(is_float(x) or x.dtype in ("int8", "uint8") or is_signed(x), f"does not take {x.dtype}")
-    return _pooled("MAX", x, _window(ctx, x), reduce_identity("MAX", x.dtype))
+    window = _window(ctx, x)
+    largest = _pooled("MAX", x, window, reduce_identity("MAX", x.dtype))
+    return largest if ctx.outputs < 2 else (largest, _places(x, largest, window, column_major))
+
+
+def _places(x: Node, largest: Node, window: Window, column_major: bool) -> Node:
+    """The first place of each window that holds its largest value (NaN, if there is one).
+
+    Places count through the whole input, but through the axes of a plane backwards if `column_major`.
+    """
+    rank, sizes = len(window.kernel), window.sizes
+    plane = math.prod(sizes)
+    here = build.reshape(build.iota([plane], 0), sizes)
+    geometry = (window.kernel, window.strides, window.dilations, window.before, window.after)
+    positions = build.window(here, *geometry, plane)
+    patches = build.window(x, *geometry, reduce_identity("MAX", x.dtype))
+    shape = patches.shape
+    outer = [index(output_axis(i, d)) for i, d in enumerate(shape)]
+    best = build.view(largest, outer[: 2 + rank], shape)
+    found = build.elementwise("CMPEQ", patches, best)
+    if is_float(x):
+        found = build.elementwise("OR", found, build.elementwise("CMPNE", patches, patches))
+    spread = build.view(positions, outer[2:], shape)
+    nowhere = build.full(plane, shape, "int64")
+    chosen = build.elementwise("WHERE", found, spread, nowhere)
+    first = build.reduce("MIN", chosen, range(2 + rank, len(shape)))
+    first = build.elementwise("MIN", first, like(max(plane - 1, 0), first))
+    if column_major:
+        first = _transposed(first, sizes)
+    n, c = (index(output_axis(i, first.shape[i])) for i in range(2))
+    start = build.position((n * x.shape[1] + c) * plane, first.shape)
+    return build.elementwise("ADD", first, start)
+
+
+def _transposed(place: Node, sizes: Sequence[int]) -> Node:
+    """Row-major places in a plane as column-major ones."""
+    result, step = like(0, place), 1
+    strides = row_major_strides(sizes)
+    for size, stride in zip(sizes, strides):
+        along = build.elementwise("IDIV", place, like(stride, place))
+        place = build.elementwise("SUB", place, build.elementwise("MUL", along, like(stride, along)))
+        result = build.elementwise("ADD", result, build.elementwise("MUL", along, like(step, along)))
+        step *= size
+    return result
 
 
 @onnx_op("AveragePool", tolerance=ACCUMULATED)

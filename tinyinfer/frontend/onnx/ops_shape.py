@@ -365,6 +365,23 @@ def _padded_by_input(ctx: NodeContext, x: Node, pads: list[int], value: Node) ->
     return build.apply("WHERE", inside, padded(ctx, x, pads, "constant", 0), value)
 
 
+@onnx_op("CenterCropPad", since=18, tolerance=EXACT)
+def center_crop_pad(ctx: NodeContext, x: Node, shape: Node) -> Node:
+    """Axes cut or filled with zeros to given sizes, evenly on both sides."""
+    rank = len(x.shape)
+    given = ctx.integers("axes", None)
+    axes = list(range(rank)) if given is None else ctx.axes(given, rank)
+    sizes = ctx.constant_ints(shape, "shape", len(axes))
+    ctx.require(all(d >= 0 for d in sizes), f"the shape {sizes} holds a negative size")
+    before, after = [0] * rank, [0] * rank
+    for axis, size in zip(axes, sizes):
+        # of an odd number, one more is cut off or added behind
+        extra = size - x.shape[axis]
+        before[axis] = extra // 2 if extra >= 0 else -(-extra // 2)
+        after[axis] = extra - before[axis]
+    return build.pad(x, before, after)
+
+
 # ---- blocks
 
 
