@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyinfer.ir.dtypes import numpy_dtype
 from tinyinfer.ir.index import Atom, Index, Slot, atoms_of, flatten, index, substitute, unflatten
 from tinyinfer.ir.node import COMBINATIONS, Literal, Node, ScatterMap, ViewMap, node, output_axis
 from tinyinfer.ir.ops import ELEMENTWISE, REDUCE
@@ -33,7 +34,7 @@ def constant(value: Any, dtype: str | None = None, name: str = "") -> Node:
 
 def scalar(value: float | int | bool, dtype: str) -> Node:
     """A constant of shape ()."""
-    return constant(np.asarray(value).astype(dtype))
+    return constant(np.asarray(value).astype(numpy_dtype(dtype)))
 
 
 def full(value: float | int | bool, shape: Sequence[int], dtype: str) -> Node:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyinfer.ir.dtypes import numpy_dtype
+
 
 @dataclass(frozen=True)
 class ElementwiseOp:
@@ -127,7 +129,7 @@ REDUCE: dict[str, tuple[np.ufunc, float]] = {
 
 def reduce_identity(op: str, dtype: str) -> float | int | bool:
     """The value that leaves `op` unchanged in `dtype`: what an empty reduction gives."""
-    kind = np.dtype(dtype)
+    kind = numpy_dtype(dtype)
     if op in ("SUM", "PROD"):
         return kind.type(REDUCE[op][1]).item()
     if kind.kind == "b":

@@ -13,6 +13,14 @@ from typing import Any
 import numpy as np
 
 from tinyinfer.ir import index as algebra
+from tinyinfer.ir.dtypes import (
+    NARROW,
+    NARROW_INTEGERS,
+    codes,
+    computing_dtype,
+    is_float,
+    numpy_dtype,
+)
 from tinyinfer.ir.node import LoopBody, Node, topological_order
 from tinyinfer.ir.ops import ELEMENTWISE, REDUCE, reduce_identity
 from tinyinfer.ir.oracle_contraction import contract
@@ -78,21 +86,6 @@ def run_loop(body: LoopBody, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, 
     return np.array(number, np.int64), [*carried, *stacked]
 
 
-def numpy_dtype(name: str) -> np.dtype:
-    """The numpy dtype of an IR dtype name; bfloat16 and the float8 types come from `ml_dtypes`."""
-    try:
-        return np.dtype(name)
-    except TypeError:
-        import ml_dtypes
-
-        return np.dtype(getattr(ml_dtypes, name))
-
-
-def is_float(dtype: str) -> bool:
-    """Whether an IR dtype name is one of the float types."""
-    return "float" in dtype
-
-
 def _operands(current: Node) -> tuple[Node, ...]:
     """The nodes whose values `current` is computed from: a contraction skips its product."""
     if is_contraction(current):
@@ -142,7 +135,10 @@ def _value(current: Node, arrays: list[np.ndarray], feeds: Mapping[str, np.ndarr
     if op == "CONCAT":
         return np.concatenate(arrays, axis=current.attrs)
     if op == "SCATTER":
-        return write(arrays[0], arrays[1], current.attrs, arrays[2:])
+        joined = current.dtype in NARROW and current.attrs.combine != "SET"
+        wide = computing_dtype(current.dtype) if joined else current.dtype
+        base, updates = (x.astype(numpy_dtype(wide), copy=False) for x in arrays[:2])
+        return write(base, updates, current.attrs, arrays[2:]).astype(numpy_dtype(current.dtype), copy=False)
     raise ValueError(f"the IR has no op {op}")
 
 
@@ -173,7 +169,12 @@ def apply_elementwise(op: str, result: str, arrays: Sequence[np.ndarray]) -> np.
         return convert(arrays[0], dtype)
     if op == "BITCAST":
         # a bool is one byte, but numpy reinterprets only arrays whose last axis is dense
-        return np.array(arrays[0], order="C").view(dtype)
+        source = np.array(arrays[0], order="C")
+        return (codes(source) if source.dtype.name in NARROW else source).view(dtype)
+    if any(x.dtype.name in NARROW for x in arrays) and op != "WHERE":
+        # as devices do: in the wider type, rounded after each op
+        wide = [x.astype(computing_dtype(x.dtype.name)) for x in arrays]
+        return apply_elementwise(op, computing_dtype(result), wide).astype(dtype)
     if op == "MULACC" and is_float(result):
         a, b, c = (x.astype(np.float64) for x in arrays)
         return np.asarray(a * b + c).astype(dtype)
@@ -183,11 +184,20 @@ def apply_elementwise(op: str, result: str, arrays: Sequence[np.ndarray]) -> np.
 def convert(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The CAST of an array.
 
-    Float to integer truncates, saturates at the integer's range and takes NaN to 0; anything to bool is
-    `x != 0`; integers wrap to narrower integers; the rest is numpy's conversion.
+    Float to integer truncates, saturates at the integer's range (that of int32 if it has fewer bits than a
+    byte, to which int32 then wraps) and takes NaN to 0; anything to bool is `x != 0`; integers wrap to
+    narrower integers; narrow floats are rounded from float32; the rest is numpy's conversion.
     """
     if dtype.kind == "b":
         return np.asarray(x != 0)
+    if x.dtype.name in NARROW:
+        x = x.astype(computing_dtype(x.dtype.name))
+    if dtype.name in NARROW_INTEGERS:
+        if is_float(x.dtype.name):
+            x = convert(x, np.dtype(np.int32))
+        return x.astype(np.int8).astype(dtype)
+    if dtype.name in NARROW and x.dtype != np.float32:
+        x = x.astype(np.float32)
     if dtype.kind not in "iu" or not is_float(x.dtype.name):
         return x.astype(dtype)
     limits = np.iinfo(dtype)
@@ -200,11 +210,13 @@ def convert(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _reduce(current: Node, x: np.ndarray) -> np.ndarray:
     ufunc = REDUCE[current.op][0]
     dtype = numpy_dtype(current.dtype)
+    if current.dtype in NARROW:
+        x = x.astype(computing_dtype(current.dtype))
     options: dict[str, Any] = {}
     if current.op in ("SUM", "PROD"):
         options["dtype"] = np.float64 if is_float(current.dtype) else dtype
     elif not x.size:
-        options["initial"] = dtype.type(reduce_identity(current.op, current.dtype))
+        options["initial"] = x.dtype.type(reduce_identity(current.op, x.dtype.name))
     return np.asarray(ufunc.reduce(x, axis=current.attrs, **options)).astype(dtype, copy=False)
 
 

@@ -67,7 +67,8 @@ def _arranged(x: np.ndarray, order: list[int], summed: list[int], kind: np.dtype
     left = sorted(wanted)
     moved = once.transpose([left.index(i) for i in wanted])
     if summed:
-        moved = np.add.reduce(moved, axis=tuple(range(len(order), len(wanted))), dtype=kind)
+        wide = moved.astype(kind, copy=False)
+        moved = np.add.reduce(wide, axis=tuple(range(len(order), len(wanted))))
     return moved
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import gcd, prod
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from tinyinfer.ir import index as algebra
+from tinyinfer.ir.dtypes import NARROW, storage_dtype
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of, substitute
 from tinyinfer.ir.node import ViewMap, output_axis
 
@@ -23,6 +25,11 @@ def read(source: np.ndarray, view: ViewMap, shape: tuple[int, ...],
     `slots` are the index inputs, arrays of `shape` as well. Axes that the view does not depend on have
     stride 0. Raises IndexError where a position whose guards hold reads outside the source.
     """
+    if source.dtype.name in NARROW:
+        # numpy cannot make strided arrays of all of these
+        bits = storage_dtype(source.dtype.name)
+        code = np.asarray(view.fill).astype(source.dtype).view(bits).item()
+        return read(source.view(bits), replace(view, fill=code), shape, slots).view(source.dtype)
     fill = np.asarray(view.fill).astype(source.dtype)
     if not prod(shape):
         return np.empty(shape, source.dtype)

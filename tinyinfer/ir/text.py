@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyinfer.ir.dtypes import is_float, numpy_dtype
 from tinyinfer.ir.index import Atom, FloorDiv, Index, Mod, Slot
 from tinyinfer.ir.node import (
     SMALL_LITERAL,
@@ -37,7 +38,6 @@ from tinyinfer.ir.node import (
     node,
     output_axis,
 )
-from tinyinfer.ir.oracle import is_float, numpy_dtype
 
 
 def print_graph(graph: Graph) -> str:
@@ -125,6 +125,8 @@ def _print_number(value: Any) -> str:
 
 def _print_values(array: np.ndarray) -> str:
     """Numbers in row-major order; the bytes where numbers would lose something (the payload of a NaN)."""
+    if array.dtype.kind == "c":
+        return f"hex:{array.tobytes().hex()}"
     flat = array.reshape(-1)
     # numpy's str of a scalar is the shortest text for its own precision
     text = ", ".join(map(str, flat) if is_float(array.dtype.name) else map(_print_number, flat.tolist()))

@@ -11,10 +11,10 @@ from math import prod
 import numpy as np
 
 from tinyinfer.ir import index as algebra
+from tinyinfer.ir.dtypes import is_float, numpy_dtype
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of
 from tinyinfer.ir.node import COMBINATIONS, UNBOUNDED, Graph, Literal, LoopBody, Node, ScatterMap, ViewMap
 from tinyinfer.ir.ops import ELEMENTWISE, REDUCE
-from tinyinfer.ir.oracle import is_float, numpy_dtype
 
 POSITIONS = 1 << 20
 """Positions of a view that are tried one by one where interval arithmetic cannot prove its indices."""

@@ -12,8 +12,8 @@ from math import prod
 import numpy as np
 
 from tinyinfer.config import CompileOptions
+from tinyinfer.ir.dtypes import numpy_dtype
 from tinyinfer.ir.node import LoopBody, Node, node
-from tinyinfer.ir.oracle import numpy_dtype
 from tinyinfer.kernels.assign import LoopKernel
 from tinyinfer.kernels.layout import Buffer
 from tinyinfer.kernels.physical import PackedConstant

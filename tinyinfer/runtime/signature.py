@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tinyinfer.ir import dtypes
+
 Dimension = int | str | None
 """A size, a symbol that stands for one, or None where the model says nothing."""
 
@@ -55,6 +57,14 @@ _ONNX_TYPE = {
     "complex64": "complex64",
     "complex128": "complex128",
     "object": "string",
+    "float8_e4m3fn": "float8e4m3fn",
+    "float8_e4m3fnuz": "float8e4m3fnuz",
+    "float8_e5m2": "float8e5m2",
+    "float8_e5m2fnuz": "float8e5m2fnuz",
+    "float8_e8m0fnu": "float8e8m0",
+    "float6_e2m3fn": "float6e2m3",
+    "float6_e3m2fn": "float6e3m2",
+    "float4_e2m1fn": "float4e2m1",
 }
 
 
@@ -78,17 +88,8 @@ def dtype_of(onnx_type: str) -> str | None:
 
 
 def numpy_dtype(name: str) -> np.dtype:
-    """The numpy dtype with this name, also of the small types that numpy itself lacks (bfloat16, float8,
-    int4).
-    """
-    if name in ("string", "str"):
-        return np.dtype(object)
-    try:
-        return np.dtype(name)
-    except TypeError:
-        import ml_dtypes
-
-        return np.dtype(getattr(ml_dtypes, name))
+    """The numpy dtype of a tensor's element type: as `ir.dtypes.numpy_dtype`, and object for strings."""
+    return np.dtype(object) if name in ("string", "str") else dtypes.numpy_dtype(name)
 
 
 def format_shape(shape: Sequence[Dimension]) -> str:

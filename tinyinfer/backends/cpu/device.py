@@ -18,7 +18,7 @@ from tinyinfer.kernels.plan import build_plan
 from tinyinfer.kernels.schedule import ContractionSchedule, MachineModel
 from tinyinfer.kernels.schedule_map import MapSchedule
 from tinyinfer.kernels.schedule_scatter import ScatterSchedule
-from tinyinfer.runtime.plan import kernel_sources
+from tinyinfer.runtime.plan import TensorSpec, kernel_sources
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }'
 
@@ -59,9 +59,13 @@ class CpuDevice:
         from tinyinfer.backends.cpu.compile import assembly
         from tinyinfer.backends.cpu.executable import CpuExecutable
         from tinyinfer.ir.passes import optimize
+        from tinyinfer.ir.passes.storage_types import use_storage_types
 
         target = host_target()
-        plan = build_plan(optimize(graph), LlvmPrinter(target), options)
+        plan = build_plan(optimize(use_storage_types(graph)), LlvmPrinter(target), options)
+        # the bytes are those of the storage types, but callers see the arrays as what the model says
+        plan.inputs = [TensorSpec(name, x.shape, x.dtype) for name, x in graph.inputs.items()]
+        plan.outputs = [TensorSpec(name, x.shape, x.dtype) for name, x in graph.outputs.items()]
         sources = kernel_sources(plan.launches)
         plan.stages["assembly"] = lambda: "\n\n".join(assembly(s.text(), target) for s in sources.values())
         return CpuExecutable(plan, target, threads)

@@ -18,9 +18,10 @@ from math import prod
 import numpy as np
 
 from tinyinfer.ir import build
+from tinyinfer.ir.dtypes import is_float
 from tinyinfer.ir.index import Axis, Index, index
 from tinyinfer.ir.node import Graph, Node
-from tinyinfer.ir.oracle import is_contraction, is_float
+from tinyinfer.ir.oracle import is_contraction
 from tinyinfer.ir.passes.constants import (
     SMALL,
     combine,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from tinyinfer.ir import build
+from tinyinfer.ir.dtypes import numpy_dtype
 from tinyinfer.ir.node import Graph, Node
 from tinyinfer.ir.ops import reduce_identity
-from tinyinfer.ir.oracle import numpy_dtype
 from tinyinfer.ir.passes.rewrite import inherit, transform
 
 

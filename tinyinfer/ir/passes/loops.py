@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tinyinfer.ir import build
+from tinyinfer.ir.dtypes import numpy_dtype
 from tinyinfer.ir.loop import close_body, loop_node, loop_output, replace_nodes
 from tinyinfer.ir.node import UNBOUNDED, Graph, LoopBody, Node, topological_order
-from tinyinfer.ir.oracle import numpy_dtype
 from tinyinfer.ir.passes.constants import is_constant, uniform_value
 from tinyinfer.ir.passes.rewrite import inherit, transform
 

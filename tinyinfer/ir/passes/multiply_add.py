@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tinyinfer.ir import build
+from tinyinfer.ir.dtypes import is_float
 from tinyinfer.ir.node import Graph, Node
-from tinyinfer.ir.oracle import is_float
 from tinyinfer.ir.passes.rewrite import Users, joined, rewrite
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinyinfer.ir import build
+from tinyinfer.ir.dtypes import is_float, numpy_dtype
 from tinyinfer.ir.node import Graph, Node
-from tinyinfer.ir.oracle import is_float, numpy_dtype
 from tinyinfer.ir.passes.constants import combine, is_constant, is_uniform, uniform_value
 from tinyinfer.ir.passes.rewrite import Users, joined, rewrite
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from tinyinfer.ir.dtypes import is_float
 from tinyinfer.ir.node import Node
-from tinyinfer.ir.oracle import is_float
 
 ROUNDING = frozenset(("ROUND", "FLOOR", "CEIL", "TRUNC"))
 """Ops that round to integers; so does a CAST from float to an integer."""

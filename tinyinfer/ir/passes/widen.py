@@ -7,10 +7,11 @@ rounded once, to the dtype that the sum had. Products lose nothing: those of two
 from __future__ import annotations
 
 from tinyinfer.ir import build
+from tinyinfer.ir.dtypes import FLOAT_FORMATS
 from tinyinfer.ir.node import Graph, Node
 from tinyinfer.ir.passes.rewrite import Users, inherit, rewrite
 
-NARROW = frozenset(("float16", "bfloat16"))
+NARROW = frozenset(("float16", *FLOAT_FORMATS))
 WIDE = "float32"
 
 
