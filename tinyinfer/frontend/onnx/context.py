@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tinyinfer.frontend.onnx.scope import Scope
     from tinyinfer.frontend.onnx.values import Value
 
+FLOATS = frozenset(("float16", "bfloat16", "float32", "float64"))
+"""The types that ONNX's operators on floats take."""
+
 _FIELD: dict[int, str] = {
     AttributeProto.INT: "i",
     AttributeProto.FLOAT: "f",
@@ -269,7 +272,7 @@ class NodeContext:
     def floating(self, *inputs: Node | None) -> None:
         """Fail unless the inputs given are floats."""
         for x in inputs:
-            if x is not None and not x.dtype.startswith("float"):
+            if x is not None and x.dtype not in FLOATS:
                 self.fail(f"expected a float input, not {x.dtype}")
 
 

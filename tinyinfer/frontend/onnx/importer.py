@@ -30,9 +30,10 @@ from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain, find_op
 from tinyinfer.frontend.onnx.schema_functions import function_body
 from tinyinfer.frontend.onnx.scope import Frame, Scope
 from tinyinfer.frontend.onnx.strings import on_strings
-from tinyinfer.frontend.onnx.tensors import NUMERIC
+from tinyinfer.frontend.onnx.type_check import refuse_foreign_types
 from tinyinfer.frontend.onnx.values import HostCall, HostValue, Value, describe, nodes_of, replace_nodes
 from tinyinfer.ir import build
+from tinyinfer.ir.dtypes import NUMERIC
 from tinyinfer.ir.node import Graph, Node, topological_order
 from tinyinfer.ir.oracle import evaluate
 from tinyinfer.ir.passes.rewrite import rebuilt
@@ -296,6 +297,7 @@ class Importer:
             )
         if most is not None and len(inputs) > most:
             context.fail(f"takes at most {most} inputs, not {len(inputs)}")
+        refuse_foreign_types(context, inputs)
         try:
             result: Any = self._results(entry, context, inputs)
         except (ValueError, IndexError, OverflowError, ZeroDivisionError) as error:

@@ -8,6 +8,7 @@ FAMILIES = (
     "ops_elementwise",
     "ops_activation",
     "ops_logic",
+    "ops_cast",
     "ops_matmul",
     "ops_conv",
     "ops_pool",

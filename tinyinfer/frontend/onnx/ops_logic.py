@@ -1,13 +1,12 @@
-"""Comparisons, logic, bits, choice and type conversion."""
+"""Comparisons, logic, bits and choice."""
 
 from __future__ import annotations
 
 import math
 
 from tinyinfer.frontend.onnx.context import REQUIRED, NodeContext
-from tinyinfer.frontend.onnx.op_table import EXACT, ROUNDED, onnx_op
+from tinyinfer.frontend.onnx.op_table import EXACT, onnx_op
 from tinyinfer.frontend.onnx.ops_elementwise import binary, is_float, legacy_broadcast, like
-from tinyinfer.frontend.onnx.tensors import NUMERIC
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.node import Node
@@ -119,27 +118,3 @@ def is_infinite(ctx: NodeContext, x: Node) -> Node:
     if positive and negative:
         return elementwise("OR", up, down)
     return up if positive else down if negative else build.full(False, x.shape, "bool")
-
-
-@onnx_op("Cast", since=1, until=5, tolerance=ROUNDED)
-def cast_by_name(ctx: NodeContext, x: Node) -> Node:
-    """x as the element type that the attribute `to` names in words."""
-    names = {"FLOAT": "float32", "DOUBLE": "float64", "INT": "int32"}
-    text = ctx.string("to", REQUIRED).upper()
-    dtype = names.get(text, text.lower())
-    ctx.require(dtype in NUMERIC, f"the attribute 'to' is '{text}', which is no supported type")
-    return build.cast(x, dtype)
-
-
-@onnx_op("Cast", since=6, tolerance=ROUNDED)
-def cast(ctx: NodeContext, x: Node) -> Node:
-    """x as another element type; floats are truncated to integers."""
-    dtype = ctx.dtype("to")
-    ctx.require(dtype is not None, "the attribute 'to' is missing")
-    return build.cast(x, dtype or x.dtype)
-
-
-@onnx_op("CastLike", since=15, tolerance=ROUNDED)
-def cast_like(ctx: NodeContext, x: Node, other: Node) -> Node:
-    """x in the element type of the other input."""
-    return build.cast(x, other.dtype)

@@ -13,6 +13,7 @@ from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.frontend.onnx.model_file import ModelBytes
 from tinyinfer.frontend.onnx.values import HostValue
 from tinyinfer.ir import build
+from tinyinfer.ir.dtypes import NARROW, NUMERIC, code_mask, numpy_dtype
 from tinyinfer.ir.node import SMALL_LITERAL, Literal, Node
 
 # ONNX element type -> (numpy name, the name in ONNX type strings)
@@ -39,31 +40,19 @@ ELEMENT_TYPES: dict[int, tuple[str, str]] = {
     TensorProto.FLOAT8E5M2FNUZ: ("float8_e5m2fnuz", "float8e5m2fnuz"),
     TensorProto.UINT4: ("uint4", "uint4"),
     TensorProto.INT4: ("int4", "int4"),
+    # numbers where the oldest onnx package that works here has no name yet
+    23: ("float4_e2m1fn", "float4e2m1"),
+    24: ("float8_e8m0fnu", "float8e8m0"),
+    25: ("uint2", "uint2"),
+    26: ("int2", "int2"),
+    27: ("float6_e2m3fn", "float6e2m3"),
+    28: ("float6_e3m2fn", "float6e3m2"),
 }
-
-NUMERIC = frozenset(
-    (
-        "float32",
-        "float16",
-        "float64",
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-    )
-)
-"""The dtypes that the IR computes in."""
-
 
 def element_name(element_type: int, what: str) -> str:
     """An ONNX element type in numpy's words. NotImplemented if the IR lacks it, InvalidGraph if ONNX does."""
     known = TensorProto.DataType.values()
-    if element_type not in known or element_type == TensorProto.UNDEFINED:
+    if element_type not in (*known, *ELEMENT_TYPES) or element_type == TensorProto.UNDEFINED:
         raise InvalidGraph(f"{what} has element type {element_type}, which ONNX does not know")
     name = ELEMENT_TYPES.get(element_type, ("", ""))[0]
     if name not in NUMERIC:
@@ -71,6 +60,35 @@ def element_name(element_type: int, what: str) -> str:
             f"{what} has element type {TensorProto.DataType.Name(element_type)}, which is not supported"
         )
     return name
+
+
+def element_bits(dtype: str) -> int:
+    """Bits of one element in a tensor's raw data, where elements of less than a byte lie side by side."""
+    if dtype in NARROW and code_mask(dtype) < 0xFF:
+        return code_mask(dtype).bit_length()
+    return numpy_dtype(dtype).itemsize * 8
+
+
+def unpack(data: np.ndarray, bits: int, elements: int) -> np.ndarray:
+    """Elements of `bits` bits, lowest first, out of bytes: one in each uint8 of the result."""
+    shifts = np.arange(bits, dtype=np.uint8)
+    single = np.unpackbits(data, bitorder="little")[: elements * bits].reshape(elements, bits)
+    return np.bitwise_or.reduce(single << shifts, axis=1, dtype=np.uint8)
+
+
+def _typed_narrow(tensor: TensorProto, dtype: np.dtype) -> np.ndarray:
+    """The elements in int32_data, one code in each entry; 4 and 2 bits are packed to bytes before."""
+    data = np.array(tensor.int32_data, np.int32)
+    if dtype.itemsize == 2:
+        return data.astype(np.uint16).view(dtype)
+    data = data.astype(np.uint8)
+    bits = element_bits(dtype.name)
+    elements = math.prod(tensor.dims)
+    if bits < 6:
+        if data.size != -(-elements * bits // 8):
+            raise ValueError(f"{elements} elements do not fill {data.size} bytes")
+        return unpack(data, bits, elements).view(dtype)
+    return (data & code_mask(dtype.name)).astype(np.uint8).view(dtype)
 
 
 class TensorReader:
@@ -83,7 +101,7 @@ class TensorReader:
 
     def literal(self, tensor: TensorProto, what: str) -> Literal:
         """`tensor` as a Literal; `what` names it in errors (InvalidGraph, NotSupported, NoSuchFile)."""
-        dtype = np.dtype(element_name(tensor.data_type, what))
+        dtype = numpy_dtype(element_name(tensor.data_type, what))
         shape = self._shape(tensor, what)
         elements = 1
         for d in shape:
@@ -92,7 +110,8 @@ class TensorReader:
             raise InvalidGraph(
                 f"{what} declares {elements} elements, over the limit of {self._limits.max_elements}"
             )
-        wanted = elements * dtype.itemsize
+        bits = element_bits(dtype.name)
+        wanted = -(-elements * bits // 8)
         raw: memoryview | bytes
         key: tuple[object, ...] | None
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -106,13 +125,23 @@ class TensorReader:
                 f"{what} of shape {list(shape)} and type {dtype} needs {wanted} bytes of data, but has "
                 f"{len(raw)}"
             )
+        if bits < 8:
+            array = unpack(np.frombuffer(raw, np.uint8), bits, elements).view(dtype).reshape(shape)
+            return Literal(array, tensor.name, key=self._key(key, dtype, shape, elements))
         little = dtype.newbyteorder("<")
         array = np.frombuffer(raw, little, elements) if elements else np.zeros(0, little)
         array = array.reshape(shape).astype(dtype, copy=elements <= SMALL_LITERAL)
         if elements <= SMALL_LITERAL:
             return Literal(array, tensor.name)
         array.flags.writeable = False
-        return Literal(array, tensor.name, key=None if key is None else (*key, dtype.name, shape))
+        return Literal(array, tensor.name, key=self._key(key, dtype, shape, elements))
+
+    @staticmethod
+    def _key(
+        place: tuple[object, ...] | None, dtype: np.dtype, shape: tuple[int, ...], elements: int
+    ) -> tuple[object, ...] | None:
+        """What identifies a literal that lies at `place`; small ones are told apart by their values."""
+        return None if place is None or elements <= SMALL_LITERAL else (*place, dtype.name, shape)
 
     def value(self, tensor: TensorProto, what: str) -> Node | HostValue:
         """`tensor` as a constant of the IR, or as a known value of the host where it holds strings."""
@@ -147,11 +176,13 @@ class TensorReader:
     @staticmethod
     def _typed(tensor: TensorProto, shape: tuple[int, ...], dtype: np.dtype, what: str) -> np.ndarray:
         try:
-            array = numpy_helper.to_array(tensor)
+            array = _typed_narrow(tensor, dtype) if dtype.name in NARROW else numpy_helper.to_array(tensor)
         except (ValueError, TypeError) as error:
             raise InvalidGraph(
                 f"{what} of shape {list(shape)} does not have the data it needs: {error}"
             ) from None
+        if array.size != math.prod(shape):
+            raise InvalidGraph(f"{what} of shape {list(shape)} has {array.size} elements of data")
         return np.ascontiguousarray(array.astype(dtype, copy=False)).reshape(shape)
 
     def sparse(self, sparse: SparseTensorProto, what: str) -> Literal:
