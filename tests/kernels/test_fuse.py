@@ -137,3 +137,12 @@ def test_depth_does_not_matter():
     for _ in range(3000):
         x = build.elementwise("SIN", x)
     assert roots(x) == [x]
+
+
+def test_paths_that_meet_again_do_not_multiply_uses():
+    """Each step reads the one before it three times: followed path by path, 3 ** 60 uses."""
+    x = build.input_node("x", [8], "uint32")
+    y = x
+    for _ in range(60):
+        y = build.elementwise("XOR", build.elementwise("ADD", y, x), build.elementwise("MUL", y, y))
+    assert len(fuse(graph_of(y)).kernels) == 1

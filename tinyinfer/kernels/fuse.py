@@ -112,7 +112,8 @@ def fuse(graph: Graph, enabled: bool = True, also: set[Node] | None = None) -> F
             continue
         if node.op == "CONST" or (node.op == "IOTA" and node not in forced):
             continue
-        wanted = uses[node]
+        # paths that meet again bring the same use; kept, their number could double at each step
+        wanted = list(dict.fromkeys(uses[node]))
         if node in forced or (wanted and not _may_inline(node, wanted, enabled)):
             kernel = KernelRoot(node, node.axes)
             result.kernels.append(kernel)

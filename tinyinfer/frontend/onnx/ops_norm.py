@@ -29,32 +29,91 @@ def _channel_vector(ctx: NodeContext, x: Node, vector: Node, what: str) -> Node:
     return vector
 
 
+def _statistics_shape(ctx: NodeContext, x: Node) -> tuple[int, ...]:
+    """The shape of scale, B, mean and variance: [C], or one number per position with `spatial` = 0."""
+    if ctx.opset >= 9 or ctx.flag("spatial", True):
+        return (x.shape[1],)
+    return x.shape[1:]
+
+
+def _spread(x: Node, vector: Node) -> Node:
+    """Statistics ready to broadcast to `x`."""
+    return along_channels(x, vector) if len(vector.shape) == 1 else vector
+
+
+def _trains(ctx: NodeContext) -> bool:
+    """Whether a BatchNormalization takes the statistics of its batch.
+
+    An attribute says so from opset 14 on. Before, the outputs beyond the first do: they exist in training
+    only. `is_test` of opsets 1 to 6, whose default is 0 also in models made for inference, can only deny it.
+    """
+    if ctx.opset >= 14:
+        return ctx.flag("training_mode")
+    return any(list(ctx.proto.output)[1:]) and not (ctx.opset < 7 and ctx.flag("is_test"))
+
+
 @onnx_op("BatchNormalization", tolerance=ACCUMULATED)
 def batch_normalization(
     ctx: NodeContext, x: Node, scale: Node, bias: Node, mean: Node, variance: Node
-) -> Node:
-    """(x - mean) / sqrt(variance + epsilon) · scale + bias; constant statistics fold to one MUL and ADD."""
+) -> Node | tuple[Node, ...]:
+    """(x - mean) / sqrt(variance + epsilon) · scale + bias; constant statistics fold to one MUL and ADD.
+
+    In training the statistics are those of the batch, and the running ones are outputs too.
+    """
     ctx.floating(x)
     ctx.require(len(x.shape) >= 2, f"the input must be [N, C, …], not {list(x.shape)}")
-    ctx.require(ctx.opset >= 9 or ctx.flag("spatial", True), "the attribute 'spatial' = 0 is not supported")
-    if ctx.opset >= 14 and ctx.flag("training_mode"):
-        ctx.unsupported("training_mode = 1 (statistics of the batch) is not supported")
-    vectors = [
-        _channel_vector(ctx, x, v, n)
-        for v, n in ((scale, "scale"), (bias, "B"), (mean, "input_mean"), (variance, "input_var"))
-    ]
+    wanted = _statistics_shape(ctx, x)
+    vectors = [scale, bias, mean, variance]
+    for vector, what in zip(vectors, ("scale", "B", "input_mean", "input_var")):
+        ctx.floating(vector)
+        ctx.require(
+            vector.shape in (wanted, (x.shape[1],)),
+            f"'{what}' must hold one number for each of {x.shape[1]} channels"
+            f"{'' if len(wanted) == 1 else f' or position {list(wanted)}'}, not {list(vector.shape)}",
+        )
     epsilon = ctx.number("epsilon", 1e-5)
+    if _trains(ctx):
+        return _batch_statistics(ctx, x, vectors, epsilon)
     known = [ctx.known(v) for v in vectors]
     if all(v is not None for v in known):
         s, b, m, v = (np.asarray(k, np.float64) for k in known)
         with np.errstate(all="ignore"):  # broken statistics give NaN, as they do at run time
             factor = s / np.sqrt(v + epsilon)
             scale, bias = (build.constant(a.astype(x.dtype)) for a in (factor, b - m * factor))
-        return build.apply("ADD", build.apply("MUL", x, along_channels(x, scale)), along_channels(x, bias))
-    s4, b4, m4, v4 = (build.cast(v, x.dtype) for v in vectors)
-    factor_node = elementwise("MUL", s4, elementwise("RECIP", elementwise("SQRT", _plus(v4, epsilon))))
-    shift = elementwise("SUB", b4, elementwise("MUL", m4, factor_node))
-    return build.apply("ADD", build.apply("MUL", x, along_channels(x, factor_node)), along_channels(x, shift))
+        return build.apply("ADD", build.apply("MUL", x, _spread(x, scale)), _spread(x, bias))
+    s4, b4, m4, v4 = (_spread(x, build.cast(v, x.dtype)) for v in vectors)
+    factor_node = build.apply("MUL", s4, elementwise("RECIP", elementwise("SQRT", _plus(v4, epsilon))))
+    shift = build.apply("SUB", b4, build.apply("MUL", m4, factor_node))
+    return build.apply("ADD", build.apply("MUL", x, factor_node), shift)
+
+
+def _batch_statistics(
+    ctx: NodeContext, x: Node, vectors: Sequence[Node], epsilon: float
+) -> tuple[Node, ...]:
+    """The normalised batch, the running mean and variance, and (opsets 1 to 13) those of the batch."""
+    scale, bias, mean, variance = vectors
+    axes = [0] if mean.shape != (x.shape[1],) else [i for i in range(len(x.shape)) if i != 1]
+    # sums of float16 overflow and lose what the running statistics, which may be wider, keep
+    wide = build.cast(x, variance.dtype if x.dtype == "float16" else x.dtype)
+    wide = build.cast(wide, "float32") if wide.dtype == "float16" else wide
+    centre = reduce_mean(wide, axes)
+    centred = elementwise("SUB", wide, build.expand(centre, wide.shape))
+    spread = reduce_mean(elementwise("MUL", centred, centred), axes)
+    inverse = elementwise("RECIP", elementwise("SQRT", _plus(spread, epsilon)))
+    result = elementwise("MUL", centred, build.expand(inverse, wide.shape))
+    for op, vector in (("MUL", scale), ("ADD", bias)):
+        result = build.apply(op, result, build.cast(_spread(x, vector), wide.dtype))
+    momentum = ctx.number("momentum", 0.9)
+    batch = [build.cast(build.reshape(b, v.shape), v.dtype) for b, v in ((centre, mean), (spread, variance))]
+    running = [
+        elementwise(
+            "ADD",
+            elementwise("MUL", old, like(momentum, old)),
+            elementwise("MUL", new, like(1 - momentum, new)),
+        )
+        for old, new in zip((mean, variance), batch)
+    ]
+    return build.cast(result, x.dtype), *running, *batch
 
 
 def _plus(x: Node, value: float) -> Node:

@@ -22,24 +22,6 @@ def identity(ctx: NodeContext, x: Value) -> Value:
     return x
 
 
-@onnx_op("Dropout", until=11, tolerance=EXACT)
-def dropout_by_attributes(ctx: NodeContext, x: Node) -> tuple[Node, Node]:
-    """The input: inference drops nothing. The mask is all ones."""
-    return x, build.full(1, x.shape, "bool" if ctx.opset >= 10 else x.dtype)
-
-
-@onnx_op("Dropout", since=12, tolerance=EXACT)
-def dropout(
-    ctx: NodeContext, x: Node, ratio: Node | None = None, training: Node | None = None
-) -> tuple[Node, Node]:
-    """The input: inference drops nothing. Training mode with a ratio above 0 is not supported."""
-    if training is not None and bool(ctx.constant_scalar(training, "training_mode")):
-        given = 0.5 if ratio is None else float(ctx.constant_scalar(ratio, "ratio"))
-        if given != 0:
-            ctx.unsupported("training mode draws random numbers")
-    return x, build.full(True, x.shape, "bool")
-
-
 # ---- reshape
 
 
