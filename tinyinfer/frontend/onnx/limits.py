@@ -24,6 +24,9 @@ class Limits:
     loop_trips: int = 1_000_000
     """Trips of one loop in one run."""
 
+    max_inverse: int = 64
+    """Rows of a matrix to invert; each is a step of the graph."""
+
     fold_elements: int = 4096
     """Nodes with only constant inputs and outputs of at most this size are computed during the import."""
 

@@ -32,6 +32,8 @@ FAMILIES = (
     "ops_attention",
     "ops_flex_attention",
     "ops_linear_attention",
+    "ops_microsoft",
+    "ops_microsoft_norm",
     "ops_microsoft_attention",
     "ops_microsoft_group_attention",
     "ops_control",

@@ -149,6 +149,10 @@ def _rotated(
                 build.position(here, (batch, queries), "int32"),
                 att.per_batch(start, (batch, queries)),
             )
+    elif isinstance(start, int) and start == 0:
+        # of a prompt only the first position counts
+        ctx.require(positions.size > 0, "position_ids is empty")
+        positions = build.shrink(build.reshape(positions, [positions.size]), [0], [1])
     tables = table_rows(ctx, cosine, sine, positions, batch, queries)
     turned = (
         att.rotate(build.permute(x, [0, 2, 1, 3]), *tables, ctx.flag("rotary_interleaved")) for x in (q, k)
