@@ -1,4 +1,4 @@
-"""com.microsoft's own spellings of ONNX operators, its matrix products, distances and inverses."""
+"""com.microsoft's own spellings of ONNX operators, distances and inverses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from tinyinfer.frontend.onnx import ops_constant, ops_index, ops_shape
 from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.op_table import ACCUMULATED, EXACT, onnx_op
 from tinyinfer.frontend.onnx.ops_elementwise import is_float, like
-from tinyinfer.frontend.onnx.ops_matmul import matmul
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.index import Slot, index
@@ -45,29 +44,7 @@ def expand_dims(ctx: NodeContext, x: Node, axis: Node) -> Node:
     return build.reshape(x, [*x.shape[:place], 1, *x.shape[place:]])
 
 
-# ---- products
-
-
-def _operand(ctx: NodeContext, x: Node, side: str) -> Node:
-    """An operand, on demand with its first axis moved before its last one, and with its last two swapped."""
-    rank = len(x.shape)
-    ctx.require(rank >= 1, "its inputs must not be scalars")
-    if rank > 2 and ctx.flag(f"transBatch{side}"):
-        x = build.permute(x, [*range(1, rank - 1), 0, rank - 1])
-    if rank > 1 and ctx.flag(f"trans{side}"):
-        x = build.permute(x, [*range(rank - 2), rank - 1, rank - 2])
-    return x
-
-
-@onnx_op("FusedMatMul", domain=DOMAIN, tolerance=ACCUMULATED)
-def fused_matmul(ctx: NodeContext, a: Node, b: Node) -> Node:
-    """alpha times the matrix product, with operands transposed on demand."""
-    ctx.same_dtype(a, b)
-    result = matmul(_operand(ctx, a, "A"), _operand(ctx, b, "B"))
-    return att.scaled(result, ctx.number("alpha", 1.0))
-
-
-onnx_op("TransposeMatMul", domain=DOMAIN, tolerance=ACCUMULATED)(fused_matmul)
+# ---- distances
 
 
 @onnx_op("CDist", domain=DOMAIN, tolerance=ACCUMULATED)
