@@ -20,10 +20,18 @@ from tinyinfer.ir.index import index
 from tinyinfer.ir.node import Node, output_axis
 
 NARROW = frozenset(("float16", "bfloat16"))
-"""Types whose softmax and statistics are computed in float32 and rounded to them once."""
+"""Types whose statistics are computed in float32 and rounded to them once."""
 
 MASKED = float("-inf")
 """The score of a key that is not seen."""
+
+LOWEST = {
+    "bfloat16": -3.3895313892515355e38,
+    "float16": -65504.0,
+    "float32": float(np.finfo(np.float32).min),
+    "float64": float(np.finfo(np.float64).min),
+}
+"""The lowest finite number of each float type."""
 
 _FAR = 1 << 30
 """Fed positions are clipped to this magnitude, so that 32 bits hold their sums."""
@@ -145,7 +153,7 @@ def biased(scores: Node, bias: Node | None) -> Node:
 
 
 def softmax(scores: Node, may_be_empty: bool, sink: Node | None = None) -> Node:
-    """exp(x - max) / sum along the last axis, in the dtype of `scores`.
+    """exp(x - max) / sum along the last axis, every step rounded to the dtype of `scores`.
 
     `may_be_empty`: a row of -inf alone gives zeros instead of NaN. `sink`, broadcast to the rows, is one more
     score per row that takes its share and has no value.
@@ -155,8 +163,7 @@ def softmax(scores: Node, may_be_empty: bool, sink: Node | None = None) -> Node:
         sink = build.expand(sink, largest.shape)
         largest = elementwise("MAX", largest, sink)
     elif may_be_empty:
-        lowest = float(np.finfo(scores.dtype).min)
-        largest = elementwise("MAX", largest, like(lowest, largest))
+        largest = elementwise("MAX", largest, like(LOWEST[scores.dtype], largest))
     powers = elementwise("EXP", elementwise("SUB", scores, build.expand(largest, scores.shape)))
     total = build.reduce("SUM", powers, [-1], keepdims=True)
     if sink is not None:
@@ -164,13 +171,14 @@ def softmax(scores: Node, may_be_empty: bool, sink: Node | None = None) -> Node:
     elif may_be_empty:
         # the largest score of a row that is not empty adds exactly 1
         total = elementwise("MAX", total, like(1, total))
+    if scores.dtype in NARROW:  # a rounded reciprocal would lose a bit
+        return elementwise("DIV", powers, build.expand(total, scores.shape))
     return elementwise("MUL", powers, build.expand(elementwise("RECIP", total), scores.shape))
 
 
 def rounded_softmax(scores: Node, precision: str, may_be_empty: bool) -> Node:
-    """Softmax of scores rounded to `precision`, the result rounded to it too; in the dtype of `scores`."""
-    exact = build.cast(build.cast(scores, precision), wide(precision))
-    return build.cast(build.cast(softmax(exact, may_be_empty), precision), scores.dtype)
+    """Softmax computed in `precision`; in the dtype of `scores`."""
+    return build.cast(softmax(build.cast(scores, precision), may_be_empty), scores.dtype)
 
 
 # ---- rotary positions

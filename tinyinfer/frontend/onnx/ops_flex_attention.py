@@ -32,7 +32,7 @@ def flex_attention(ctx: NodeContext, q: Node, k: Node, v: Node) -> Node:
     precision = ctx.dtype("softmax_precision", att.wide(q.dtype)) or att.wide(q.dtype)
     scores = att.contract(att.scaled(q, root), att.scaled(k, math.copysign(root, scale or 1.0)))
     scores = _modified(ctx, "score_mod", build.cast(scores, precision))
-    probabilities = build.cast(att.softmax(build.cast(scores, att.wide(precision)), False), precision)
+    probabilities = att.softmax(scores, False)
     probabilities = _modified(ctx, "prob_mod", probabilities)
     return build.cast(att.weigh(probabilities, build.cast(v, precision)), q.dtype)
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from tinyinfer.frontend.onnx import attention as att
 from tinyinfer.frontend.onnx.context import REQUIRED, NodeContext
 from tinyinfer.frontend.onnx.op_table import ACCUMULATED, ROUNDED, onnx_op
@@ -121,7 +119,7 @@ def attend(ctx: NodeContext, q: Node, k: Node, v: Node, masks: Masks) -> tuple[N
         if bias is not None:
             scores = build.apply("ADD", scores, build.cast(bias, scores.dtype))
     if masks.visible is not None:
-        lowest = build.scalar(float(np.finfo(scores.dtype).min), scores.dtype)
+        lowest = build.scalar(att.LOWEST[scores.dtype], scores.dtype)
         scores = build.apply("WHERE", masks.visible, scores, lowest)
     probabilities = att.softmax(scores, False)
     return build.cast(att.weigh(probabilities, v), dtype), build.cast(scores, dtype)
