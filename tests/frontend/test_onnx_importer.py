@@ -340,15 +340,6 @@ def test_limits():
     proto = small("a = Relu(x)  b = Neg(a)  y = Relu(b)")
     with pytest.raises(InvalidGraph, match="over the limit of 2"):
         load_model(proto, Limits(max_nodes=2))
-    sequence = np.zeros((9, 1, 4), np.float32)
-    model = load_model(
-        one_op(
-            "RNN", [sequence, np.zeros((1, 3, 4), np.float32), np.zeros((1, 3, 3), np.float32)], hidden_size=3
-        ),
-        Limits(max_steps=8),
-    )
-    with pytest.raises(InvalidGraph, match="9 time steps"):
-        import_graph(model, {"x0": (9, 1, 4), "x1": (1, 3, 4), "x2": (1, 3, 3)})
 
 
 def test_the_op_table_is_complete_about_itself():

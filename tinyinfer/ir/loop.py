@@ -51,10 +51,12 @@ def loop(
     """A LOOP of at most `steps` iterations over `initial` carried values.
 
     `scanned` pairs a value of `steps` rows with whether the last row comes first; `stacked_backwards` says of
-    the number of a stacked value whether its last row is written first. `count` (int64 scalar) and
-    `condition` (bool scalar, to enter; the body then gives one to go on) are optional. Raises ValueError
-    where shapes or dtypes do not fit.
+    the number of a stacked value whether its last row is written first. `count` (int64 scalar), `condition`
+    (bool scalar, to enter) and the body's condition to go on are optional. Raises ValueError where shapes or
+    dtypes do not fit.
     """
+    from tinyinfer.ir.passes.constants import uniform_value
+
     for value, _ in scanned:
         if not value.shape or value.shape[0] != steps:
             raise ValueError(f"a loop of {steps} steps scans a value of shape {list(value.shape)}")
@@ -75,9 +77,13 @@ def loop(
             raise ValueError(
                 f"a loop carries {old.dtype}{list(old.shape)} in and {new.dtype}{list(new.shape)} on"
             )
-    if (condition is None) != (results.condition is None):
-        raise ValueError("a loop has a condition to enter and one to go on, or neither")
-    outputs = [*results.carried, *results.stacked, *([results.condition] if results.condition else [])]
+    go_on = results.condition
+    if condition is None and (go_on is None or uniform_value(go_on) is True):
+        go_on = None
+    else:
+        yes = build.scalar(True, "bool")
+        condition, go_on = condition or yes, go_on or yes
+    outputs = [*results.carried, *results.stacked, *([go_on] if go_on is not None else [])]
     backwards = stacked_backwards or (lambda number: False)
     closed, inner, outer = _close(outputs, own)
     made = close_body(

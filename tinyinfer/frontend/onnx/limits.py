@@ -18,9 +18,6 @@ class Limits:
     max_elements: int = 1 << 34
     """Elements of one tensor, weights and intermediate values alike."""
 
-    max_steps: int = 4096
-    """Time steps of a recurrent op, which are unrolled."""
-
     loop_trips: int = 1_000_000
     """Trips of one loop in one run."""
 

@@ -29,6 +29,7 @@ FAMILIES = (
     "ops_grid_sample",
     "ops_signal",
     "ops_recurrent",
+    "ops_scan",
     "ops_attention",
     "ops_flex_attention",
     "ops_linear_attention",

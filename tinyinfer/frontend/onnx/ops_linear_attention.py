@@ -10,6 +10,7 @@ from tinyinfer.frontend.onnx.op_table import ACCUMULATED, RECURRENT, onnx_op
 from tinyinfer.frontend.onnx.ops_elementwise import is_float
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
+from tinyinfer.ir.loop import BodyResults, loop
 from tinyinfer.ir.node import Node
 
 RULES = {
@@ -19,12 +20,6 @@ RULES = {
     "delta": (False, True),
     "gated_delta": (True, True),
 }
-
-
-def _step(x: Node, t: int) -> Node:
-    """Time step `t` of [batch, heads, time, size]: [batch, heads, size]."""
-    batch, heads, _, size = x.shape
-    return build.reshape(build.shrink(x, [0, 0, t, 0], [batch, heads, t + 1, size]), [batch, heads, size])
 
 
 @onnx_op("LinearAttention", since=27, tolerance=RECURRENT)
@@ -55,8 +50,6 @@ def linear_attention(
     )
     size, value_size = hidden // heads, v.shape[2] // kv_heads
     ctx.require(k.shape[2] == kv_heads * size, f"key {list(k.shape)} must hold {kv_heads} heads of {size}")
-    limit = ctx.importer.limits.max_steps
-    ctx.require(steps <= limit, f"{steps} time steps are more than the limit of {limit}")
     shape = (batch, kv_heads, size, value_size)
     if past_state is None:
         state, state_dtype = build.full(0, shape, "float32"), q.dtype
@@ -81,28 +74,31 @@ def linear_attention(
         )
         beta = att.split_heads(build.cast(beta, "float32"), beta.shape[2])
     scale = ctx.number("scale", 0.0) or 1 / math.sqrt(size)
-    read = []
-    for t in range(steps):
+    rows = [(build.permute(x, [2, 0, 1, 3]), False) for x in (q, k, v, decay, beta) if x is not None]
+
+    def body(number: Node, carried: list[Node], given: list[Node]) -> BodyResults:
+        query, key, value, *rest = given
+        (state,) = carried
         if decay is not None:
-            factor = elementwise("EXP", _step(decay, t))
+            factor = elementwise("EXP", rest[0])
             state = build.apply("MUL", state, build.reshape(factor, [*factor.shape, 1]))
-        key, value = _step(k, t), _step(v, t)
         if beta is not None:
             known = build.matmul(build.reshape(key, [batch, kv_heads, 1, size]), state)
             fresh = elementwise("SUB", value, build.reshape(known, value.shape))
-            value = build.apply("MUL", fresh, _step(beta, t))
+            value = build.apply("MUL", fresh, rest[-1])
         written = build.apply(
             "MUL",
             build.reshape(key, [batch, kv_heads, size, 1]),
             build.reshape(value, [batch, kv_heads, 1, value_size]),
         )
         state = elementwise("ADD", state, written)
-        query = build.reshape(_step(q, t), [batch, kv_heads, heads // kv_heads, size])
-        read.append(build.reshape(build.matmul(query, state), [batch, 1, heads * value_size]))
-    if read:
-        result = att.scaled(build.concat(read, 1), scale)
-    else:
-        result = build.full(0, (batch, 0, heads * value_size), "float32")
+        grouped = build.reshape(query, [batch, kv_heads, heads // kv_heads, size])
+        read = build.reshape(build.matmul(grouped, state), [batch, heads * value_size])
+        return BodyResults([state], [read])
+
+    made = loop(body, [state], steps, rows)
+    result = att.scaled(build.permute(made.stacked[0], [1, 0, 2]), scale)
+    state = made.final[0]
     return build.cast(result, dtype), build.cast(state, state_dtype)
 
 

@@ -1,12 +1,13 @@
-"""Loop, driven by the host."""
+"""Loop: in native code where the shapes of what it carries are fixed, otherwise driven by the host."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tinyinfer.frontend.onnx.context import NodeContext
-from tinyinfer.frontend.onnx.errors import NeedsHost, NeedsValue
+from tinyinfer.frontend.onnx.errors import InvalidGraph, NeedsHost, NeedsValue, NotSupported
 from tinyinfer.frontend.onnx.host_loop import host_loop
+from tinyinfer.frontend.onnx.native_loop import loop_in_native_code
 from tinyinfer.frontend.onnx.op_table import EXACT, onnx_op
 from tinyinfer.frontend.onnx.values import Value
 from tinyinfer.ir import build
@@ -26,10 +27,21 @@ def loop(
             value is None or (isinstance(value, Node) and value.dtype == kind and value.size == 1),
             f"the {what} must be one {kind}",
         )
-    if any(not isinstance(x, Node) for x in carried):
+    nodes = [x for x in carried if isinstance(x, Node)]
+    if len(nodes) < len(carried):
         unrolled = _unrolled(ctx, trips, condition, carried)
         if unrolled is not None:
             return unrolled
+    else:
+        try:
+            limits = [x if isinstance(x, Node) else None for x in (trips, condition)]
+            made = loop_in_native_code(ctx, limits[0], limits[1], *nodes)
+            return [*made.final, *made.stacked]
+        except NeedsValue:
+            raise
+        except (InvalidGraph, NotSupported):
+            # what is wrong with the body, if anything, shows when the host runs it
+            pass
     return host_loop(ctx, trips, condition, carried)
 
 

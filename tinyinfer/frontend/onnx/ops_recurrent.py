@@ -1,4 +1,4 @@
-"""GRU, LSTM and RNN, unrolled over their static number of time steps.
+"""GRU, LSTM and RNN as loops over their static number of time steps; few steps are unrolled.
 
 The input projection of all steps is one matrix product outside of the loop; each step then is one product of
 the hidden state, and elementwise nodes. Source: ONNX RNN, GRU, LSTM (layouts, gate orders, equations).
@@ -18,9 +18,13 @@ from tinyinfer.frontend.onnx.ops_elementwise import like
 from tinyinfer.frontend.onnx.ops_matmul import matmul
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
+from tinyinfer.ir.loop import BodyResults, loop
 from tinyinfer.ir.node import Node
 
 Activation = Callable[[Node], Node]
+
+UNROLLED = 4
+"""Steps up to which a recurrence is unrolled: kernels of neighbouring steps may then share a launch."""
 
 
 def _thresholded(x: Node, alpha: float) -> Node:
@@ -116,10 +120,6 @@ def _prepare(
     )
     ctx.require(
         b is None or b.shape == (count, bias_parts * hidden), f"B must be {[count, bias_parts * hidden]}"
-    )
-    ctx.require(
-        steps <= ctx.importer.limits.max_steps,
-        f"{steps} time steps are more than the limit of {ctx.importer.limits.max_steps}",
     )
     clip = ctx.number("clip")
     ctx.require(clip is None or clip > 0, f"the attribute 'clip' must be positive, not {clip}")
@@ -241,31 +241,57 @@ def _active(rec: Recurrence, step: int) -> Node | None:
 Step = Callable[[Node, tuple[Node, ...]], tuple[Node, ...]]
 
 
-def _unroll(
+def _run(
     rec: Recurrence, projected: Node, states: tuple[Node, ...], step: Step, backwards: bool
-) -> tuple[list[Node], tuple[Node, ...]]:
-    """Outputs of every step in time order, and the final states; states[0] is the output."""
+) -> tuple[Node, tuple[Node, ...]]:
+    """The outputs of all steps in time order, [steps, batch, hidden], and the final states; states[0] is the
+    output."""
+    if rec.steps > UNROLLED:
+        return _loop(rec, projected, states, step, backwards)
     outputs: list[Node] = [states[0]] * rec.steps
     for t in reversed(range(rec.steps)) if backwards else range(rec.steps):
         new = step(_at(projected, t), states)
-        active = _active(rec, t)
-        if active is None:
-            states, outputs[t] = new, new[0]
-            continue
-        # behind the end of a sequence the state stays and the output is zero
-        states = tuple(build.apply("WHERE", active, n, s) for n, s in zip(new, states))
-        outputs[t] = build.apply("WHERE", active, new[0], like(0, new[0]))
-    return outputs, states
+        states, outputs[t] = _masked(new, states, _active(rec, t))
+    rows = [build.reshape(o, [1, rec.batch, rec.hidden]) for o in outputs]
+    empty = build.full(0.0, [0, rec.batch, rec.hidden], rec.x.dtype)
+    return build.concat(rows, 0) if rows else empty, states
 
 
-def _assemble(rec: Recurrence, per_direction: Sequence[tuple[list[Node], tuple[Node, ...]]]) -> list[Node]:
+def _masked(
+    new: tuple[Node, ...], old: tuple[Node, ...], active: Node | None
+) -> tuple[tuple[Node, ...], Node]:
+    """States and output of a step: behind the end of a sequence the state stays and the output is zero."""
+    if active is None:
+        return new, new[0]
+    states = tuple(build.apply("WHERE", active, n, s) for n, s in zip(new, old))
+    return states, build.apply("WHERE", active, new[0], like(0, new[0]))
+
+
+def _loop(
+    rec: Recurrence, projected: Node, states: tuple[Node, ...], step: Step, backwards: bool
+) -> tuple[Node, tuple[Node, ...]]:
+    lengths = build.constant(rec.lengths) if isinstance(rec.lengths, np.ndarray) else rec.lengths
+
+    def body(number: Node, carried: list[Node], rows: list[Node]) -> BodyResults:
+        old = tuple(carried)
+        new = step(rows[0], old)
+        active = None
+        if lengths is not None:
+            t = elementwise("SUB", build.scalar(rec.steps - 1, "int64"), number) if backwards else number
+            wide = build.reshape(build.cast(lengths, "int64"), [rec.batch, 1])
+            active = build.apply("CMPLT", t, wide)
+        kept, output = _masked(new, old, active)
+        return BodyResults(kept, [output])
+
+    made = loop(body, states, rec.steps, [(projected, backwards)], lambda _: backwards)
+    return made.stacked[0], tuple(made.final)
+
+
+def _assemble(rec: Recurrence, per_direction: Sequence[tuple[Node, tuple[Node, ...]]]) -> list[Node]:
     """Y [steps, directions, batch, hidden] and final states [directions, batch, hidden], by the layout."""
-    spread = []
-    for outputs, _ in per_direction:
-        rows = [build.reshape(o, [1, 1, rec.batch, rec.hidden]) for o in outputs]
-        empty = build.full(0.0, [0, 1, rec.batch, rec.hidden], rec.x.dtype)
-        spread.append(build.concat(rows, 0) if rows else empty)
-    y = build.concat(spread, 1)
+    y = build.concat(
+        [build.reshape(o, [rec.steps, 1, rec.batch, rec.hidden]) for o, _ in per_direction], 1
+    )
     finals = []
     for number in range(len(per_direction[0][1])):
         stacked = [build.reshape(states[number], [1, rec.batch, rec.hidden]) for _, states in per_direction]
@@ -299,7 +325,7 @@ def rnn(
             return (f(rec.clipped(_add(now, matmul(states[0], recurrent)))),)
 
         start = (_initial(rec, initial, d, len(rec.directions)),)
-        results.append(_unroll(rec, projected, start, step, backwards))
+        results.append(_run(rec, projected, start, step, backwards))
     return _assemble(rec, results)
 
 
@@ -323,7 +349,7 @@ def gru(
         recurrent = _transposed(_direction(r, d))
         step = _gru_step(rec, recurrent, inner, after, rec.activations[d])
         start = (_initial(rec, initial, d, len(rec.directions)),)
-        results.append(_unroll(rec, projected, start, step, backwards))
+        results.append(_run(rec, projected, start, step, backwards))
     return _assemble(rec, results)
 
 
@@ -391,7 +417,7 @@ def lstm(
         peepholes = None if p is None else _parts(_direction(p, d), 3)
         step = _lstm_step(rec, recurrent, peepholes, coupled, rec.activations[d])
         start = (_initial(rec, initial_h, d, count), _initial(rec, initial_c, d, count))
-        results.append(_unroll(rec, projected, start, step, backwards))
+        results.append(_run(rec, projected, start, step, backwards))
     return _assemble(rec, results)
 
 

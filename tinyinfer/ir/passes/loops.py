@@ -159,7 +159,7 @@ def _limits(x: Node) -> tuple[int, Node | None, Node | None]:
         known = uniform_value(count)
         if known is not None:
             steps, count = min(steps, max(0, int(known))), None
-    if enter is not None and not body.stacked:
+    if enter is not None:
         known = uniform_value(enter)
         if known is not None and not known:
             steps = 0
