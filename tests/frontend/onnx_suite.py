@@ -27,8 +27,6 @@ with warnings.catch_warnings():
 LIGHT_MODELS = sorted((Path(onnx.backend.test.__file__).parent / "data" / "light").glob("*.onnx"))
 
 AS_ONNXRUNTIME = {
-    "test_resize_downsample_scales_linear_align_corners": "output size rounded first, as in onnxruntime",
-    "test_resize_downsample_scales_cubic_align_corners": "output size rounded first, as in onnxruntime",
     "test_dft_inverse": "expects 1.9e-7, the rounding of a single-precision FFT, where 0 is exact",
     "test_dft_inverse_opset19": "expects 1.9e-7, the rounding of a single-precision FFT, where 0 is exact",
     **{

@@ -24,6 +24,10 @@ from tinyinfer.ir.node import Node
 MAX_DIRECT_TAPS = 8
 """With at most this many taps in all, they are read at once; with more, one axis is done after the other."""
 
+NEARLY = 1e-6
+"""A coordinate so near the middle of two pixels is in the middle, as onnxruntime has it: 7 / 2 computed in
+float32 from the scale 2 / 7 is not."""
+
 
 @dataclass(frozen=True)
 class AxisResize:
@@ -35,6 +39,12 @@ class AxisResize:
     scale: float
     start: float = 0.0
     end: float = 1.0
+
+    @property
+    def length(self) -> float:
+        """`scale · size`, of which `output` is the whole part; whole if it is so but for rounding."""
+        wide = self.scale * self.size
+        return float(round(wide)) if abs(wide - round(wide)) < 1e-4 else wide
 
 
 @dataclass(frozen=True)
@@ -67,21 +77,23 @@ def original_coordinates(job: AxisResize, how: str) -> np.ndarray:
     scale, size, output = f(job.scale), job.size, job.output
     if how == "asymmetric":
         return x / scale
-    if how == "align_corners":  # by the rounded output size, as onnxruntime; ONNX's text has it both ways
-        return x * f(size - 1) / f(output - 1) if output > 1 else x * 0
+    if how == "align_corners":
+        # ONNX defines scale = length_resized / length_original, and its tests divide by that length, which
+        # may be fractional; onnxruntime by that of the output. They are one for sizes and whole lengths.
+        return x * f(size - 1) / f(job.length - 1) if output > 1 else x * 0
     if how == "tf_half_pixel_for_nn":
         return (x + f(0.5)) / scale
     if how == "tf_crop_and_resize":
         if output > 1:
             return f(job.start) * f(size - 1) + x * f(job.end - job.start) * f(size - 1) / f(output - 1)
         return x * 0 + f(0.5) * f(job.start + job.end) * f(size - 1)
-    half = (x + f(0.5)) / scale - f(0.5)
-    if how == "pytorch_half_pixel":
-        return half if output > 1 else x * 0
-    if how == "half_pixel_symmetric":
-        adjustment = f(output) / f(job.scale * size)
-        return f(size / 2) * (f(1) - adjustment) + half
-    return half
+    if how == "half_pixel_symmetric":  # the one that onnxruntime computes in double precision
+        adjustment = float(f(output) / (scale * f(size)))
+        wide = size / 2 * (1 - adjustment) + (np.arange(output) + 0.5) / float(scale) - 0.5
+        return wide.astype(f)
+    if how == "pytorch_half_pixel" and output == 1:
+        return x * 0
+    return (x + f(0.5)) / scale - f(0.5)
 
 
 def _nearest(x: np.ndarray, how: str, shrinking: bool) -> np.ndarray:
@@ -91,7 +103,9 @@ def _nearest(x: np.ndarray, how: str, shrinking: bool) -> np.ndarray:
         return np.floor(x)
     if how == "ceil":
         return np.ceil(x)
-    return np.ceil(x - np.float32(0.5)) if how == "round_prefer_floor" else np.floor(x + np.float32(0.5))
+    floor, half = np.floor(x), np.float32(0.5)
+    tie = np.abs(x - floor - half) < NEARLY
+    return np.where(tie, floor + (how == "round_prefer_ceil"), np.floor(x + half))
 
 
 def _linear_filter(distance: np.ndarray, a: float) -> np.ndarray:
@@ -172,7 +186,7 @@ def resize(x: Node, jobs: Sequence[AxisResize], method: Method) -> Node:
             else x
         )
     if method.mode != "nearest" and not is_float(x):
-        return build.cast(resize(build.cast(x, "float32"), jobs, method), x.dtype)
+        return _resized_integers(x, jobs, method)
     taps = [axis_taps(job, method) for job in jobs]
     result = x
     if math.prod(len(t.places) for t in taps) <= MAX_DIRECT_TAPS:
@@ -186,6 +200,30 @@ def resize(x: Node, jobs: Sequence[AxisResize], method: Method) -> Node:
             mask = build.constant(t.outside.reshape(shape))
             result = build.apply("WHERE", mask, build.scalar(method.extrapolation, x.dtype), result)
     return result
+
+
+def _resized_integers(x: Node, jobs: Sequence[AxisResize], method: Method) -> Node:
+    """In single precision; as onnxruntime, truncated back, or with antialiasing rounded after each axis.
+
+    The last axis comes first then, as in Pillow, after which that kernel is made.
+    """
+    if not method.antialias:
+        wide = resize(build.cast(x, "float32"), jobs, method)
+        return build.cast(_within(wide, x.dtype), x.dtype)
+    for job in sorted(jobs, key=lambda j: -j.axis):
+        wide = resize(build.cast(x, "float32"), [job], method)
+        near = elementwise("FLOOR", build.apply("ADD", wide, build.scalar(0.5, "float32")))
+        x = build.cast(_within(near, x.dtype), x.dtype)
+    return x
+
+
+def _within(x: Node, dtype: str) -> Node:
+    """`x` limited to what `dtype` holds; the cubic kernel overshoots."""
+    if dtype == "bool":
+        return x
+    limits = np.iinfo(dtype)
+    low, high = build.scalar(limits.min, x.dtype), build.scalar(limits.max, x.dtype)
+    return build.apply("MIN", build.apply("MAX", x, low), high)
 
 
 # ---- ONNX signatures
