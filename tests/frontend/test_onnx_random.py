@@ -15,7 +15,7 @@ from tinyinfer.runtime import defaults
 def draw(op, inputs=(), opset=22, outputs=1, **attributes):
     model = one_op(op, list(inputs), outputs, opset, **attributes)
     session = tinyinfer.InferenceSession(model, providers=["CPU"])
-    results = session.run(None, {f"x{i}": x for i, x in enumerate(inputs)})
+    results = session.run(None, {f"x{i}": x for i, x in enumerate(inputs) if x is not None})
     return results if outputs > 1 else results[0]
 
 
@@ -95,6 +95,57 @@ def test_a_seed_decides_the_draw():
     assert (draw("RandomNormal", shape=[100], seed=4.0) != first).any()
 
 
+def session_of(op, inputs=(), outputs=1, **attributes):
+    model = one_op(op, list(inputs), outputs, 22, **attributes)
+    for value in model.graph.input:
+        for d in value.type.tensor_type.shape.dim:
+            d.dim_param = "n"
+    return tinyinfer.InferenceSession(model, providers=["CPU"])
+
+
+@pytest.mark.parametrize("seed", [{}, {"seed": 3.0}])
+def test_every_run_draws_anew_also_after_another_shape(seed):
+    x = np.zeros(100, np.float32)
+    session = session_of("RandomNormalLike", [x], **seed)
+    draws = [session.run(None, {"x0": x[:n]})[0] for n in (100, 100, 60, 60, 100)]
+    for i, a in enumerate(draws):
+        for b in draws[:i]:
+            assert (a[:60] != b[:60]).any()
+    again = session_of("RandomNormalLike", [x], **seed)
+    for n, wanted in zip((100, 100, 60), draws):
+        assert (again.run(None, {"x0": x[:n]})[0] == wanted).all() == bool(seed)
+
+
+def test_two_nodes_draw_different_numbers():
+    from onnx import ValueInfoProto, helper
+
+    nodes = [helper.make_node("RandomUniform", [], [name], shape=[50]) for name in "ab"]
+    graph = helper.make_graph(nodes, "g", [], [ValueInfoProto(name="a"), ValueInfoProto(name="b")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    a, b = tinyinfer.InferenceSession(model, providers=["CPU"]).run(None, {})
+    assert (a != b).any()
+
+
+def test_every_iteration_of_a_loop_draws_anew():
+    from onnx import ValueInfoProto, helper, numpy_helper
+
+    def value(name, kind):
+        return helper.make_tensor_value_info(name, kind, None if kind == 1 else [])
+
+    body = helper.make_graph(
+        [helper.make_node("RandomUniform", [], ["u"], shape=[4]), helper.make_node("Identity", ["c"], ["d"])],
+        "body",
+        [value("i", TensorProto.INT64), value("c", TensorProto.BOOL)],
+        [value("d", TensorProto.BOOL), value("u", 1)],
+    )
+    start = [numpy_helper.from_array(np.array(5), "n"), numpy_helper.from_array(np.array(True), "t")]
+    loop = helper.make_node("Loop", ["n", "t"], ["y"], body=body)
+    graph = helper.make_graph([loop], "g", [], [ValueInfoProto(name="y")], start)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    (y,) = tinyinfer.InferenceSession(model, providers=["CPU"]).run(None, {})
+    assert y.shape == (5, 4) and len(np.unique(y)) == 20
+
+
 def test_the_seed_of_the_process_decides_where_the_model_names_none(seed):
     seed(7)
     first, again = (draw("RandomUniform", shape=[100]) for _ in range(2))
@@ -108,6 +159,8 @@ def test_dropout_drops_its_share_and_scales_the_rest():
     y, mask = draw("Dropout", [x, np.float32(0.25), np.array(True)], outputs=2)
     assert abs(mask.mean() - 0.75) < 0.01
     np.testing.assert_allclose(y, np.where(mask, 4, 0))
+    y, mask = draw("Dropout", [x, None, np.array(True)], outputs=2)
+    assert abs(mask.mean() - 0.5) < 0.02 and set(np.unique(y)) == {0, 6}
     for training, ratio in ((False, 0.25), (True, 0.0)):
         y, mask = draw("Dropout", [x, np.float32(ratio), np.array(training)], outputs=2)
         assert mask.all() and (y == x).all()

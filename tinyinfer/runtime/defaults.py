@@ -39,10 +39,7 @@ def session_logger(logid: str, severity: int) -> logging.Logger:
 
 
 def set_seed(seed: int) -> None:
-    """Set the seed of ops that draw random numbers and whose model names none.
-
-    No op that can be imported today draws any: a model that would is refused.
-    """
+    """Set the seed of sessions made from now on, for ops that draw random numbers and name none."""
     global _SEED
     _SEED = int(seed)
 

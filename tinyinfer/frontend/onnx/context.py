@@ -75,6 +75,11 @@ class NodeContext:
 
     # ---- attributes
 
+    @property
+    def attributes(self) -> list[AttributeProto]:
+        """The attributes that are given; references to parameters of the function around are resolved."""
+        return list(self._attributes.values())
+
     def has(self, name: str) -> bool:
         """Whether the attribute is given."""
         return name in self._attributes

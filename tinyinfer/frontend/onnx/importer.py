@@ -347,7 +347,7 @@ class Importer:
 
     def _call_now(self, context: NodeContext, call: HostCall) -> list[Value] | None:
         """The results of a host call whose inputs are all known and small; None if they are not."""
-        if call.bodies:
+        if call.bodies or call.fresh:
             return None
         arguments: list[Any] = []
         for value in call.inputs:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto
 
@@ -48,6 +49,8 @@ class OnnxModel:
     opsets: dict[str, int]
     node_count: int
     limits: Limits = field(default=DEFAULT_LIMITS)
+    draws: dict[str, Any] = field(default_factory=dict)
+    """The state of each node that draws random numbers, which all shapes of one session share."""
 
     @property
     def ir_version(self) -> int:

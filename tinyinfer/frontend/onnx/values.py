@@ -57,13 +57,15 @@ class HostCall:
     At run time `function` gets one argument for each of `inputs`: a numpy array (of objects for strings), a
     list for a sequence, a dict for a map, None for an input that is not there. It returns a tuple of
     `outputs` such values. It must not change its arguments. `bodies` are subgraphs that it drives: it gets
-    one callable for each, ahead of the other arguments, which takes and returns lists of values.
+    one callable for each, ahead of the other arguments, which takes and returns lists of values. A `fresh`
+    call gives something else each time: it is made in every run, also where its arguments are constants.
     """
 
     function: Callable[..., Sequence[Any]]
     inputs: tuple[Value | None, ...]
     outputs: int
     bodies: tuple[Any, ...] = ()
+    fresh: bool = False
 
 
 def nodes_of(value: Value | None) -> Iterator[Node]:
