@@ -89,7 +89,7 @@ def test_epilogues_do_not_hide_the_contraction():
     assert c.vector.size == 40
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int32", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "int64", "float16"])
 def test_other_dtypes_are_maps(dtype):
     x, y = (build.input_node(n, (20, 20), dtype) for n in "xy")
     assert roles(build.matmul(x, y)) is None
@@ -115,3 +115,9 @@ def test_indices_read_from_the_contraction_itself_make_it_a_map():
 def test_has_columns():
     assert has_columns(build.matmul(value(30, 20), array(20, 40)), 40)
     assert not has_columns(build.matmul(value(30, 20), array(20, 40)), 41)
+
+
+def test_integers_are_contracted_like_floats():
+    a = build.cast(build.input_node("a", (30, 20), "uint8"), "int32")
+    c = roles(build.matmul(a, build.constant(np.ones((20, 40), np.int32))))
+    assert (c.vector.size, sizes(c.m), sizes(c.k)) == (40, [30], [20])

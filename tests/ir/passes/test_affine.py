@@ -187,3 +187,21 @@ def test_an_inner_value_with_other_users_stays():
     inner = _v("ADD", V, _c(0.25))
     graph = graph_of(_v("ADD", inner, _c(0.5)), inner)
     assert fold_affine(graph) is graph
+
+
+def test_scales_before_a_rounding_stay_as_they_are():
+    x = input_node("steps", (4, 3), "float32")
+    product = apply("MUL", x, scalar(0.1, "float32"))
+    for made in (
+        apply("DIV", product, scalar(0.3, "float32")),
+        apply("DIV", apply("ADD", product, scalar(0.7, "float32")), scalar(0.3, "float32")),
+    ):
+        rounded = build.elementwise("ROUND", made)
+        assert rewritten(fold_affine, rounded) == [rounded]
+
+
+def test_plain_sums_before_a_rounding_keep_their_scale():
+    x = input_node("steps", (4, 3), "float32")
+    total = build.reduce("SUM", apply("MUL", x, scalar(0.1, "float32")), [1])
+    rounded = build.elementwise("ROUND", apply("DIV", total, scalar(0.3, "float32")))
+    assert rewritten(fold_affine, rounded) == [rounded]

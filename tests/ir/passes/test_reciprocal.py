@@ -43,3 +43,11 @@ def test_divisions_cast_to_integers_or_compared_stay():
 def test_divisors_without_a_normal_reciprocal_stay(divisor):
     node = build.apply("DIV", X, build.scalar(np.float32(divisor), "float32"))
     assert rewritten(node) is node
+
+
+def test_divisions_that_are_rounded_stay_over_changed_operands():
+    mean = build.reduce("SUM", build.apply("DIV", X, build.scalar(3.0, "float32")), [0], keepdims=True)
+    quotient = build.apply("DIV", mean, build.scalar(7.0, "float32"))
+    after = rewritten(build.elementwise("ROUND", quotient))
+    assert after.inputs[0].op == "DIV"
+    assert after.inputs[0].inputs[0] is not mean

@@ -45,9 +45,7 @@ def _blocks(x: Node, axis: int, block: int, size: int) -> Node:
 def _of_size(ctx: NodeContext, x: Node, shape: tuple[int, ...], what: str) -> Node:
     """`x` in `shape`: exporters differ in whether they flatten it."""
     wanted = int(np.prod(shape, dtype=np.int64))
-    ctx.require(
-        x.size == wanted, f"the input '{what}' must be of shape {list(shape)}, not {list(x.shape)}"
-    )
+    ctx.require(x.size == wanted, f"the input '{what}' must be of shape {list(shape)}, not {list(x.shape)}")
     return build.reshape(x, shape)
 
 
@@ -180,9 +178,7 @@ def gather_block_quantized(
     rank = len(data.shape)
     ctx.require(rank >= 1, "the table must not be a scalar")
     check_scale(ctx, scales, dtypes=SCALES)
-    ctx.require(
-        indices.dtype in ("int32", "int64"), f"'indices' must be int32 or int64, not {indices.dtype}"
-    )
+    ctx.require(indices.dtype in ("int32", "int64"), f"'indices' must be int32 or int64, not {indices.dtype}")
     is_bytes, is_float = data.dtype == "uint8", data.dtype.startswith("float")
     ctx.require(
         is_bytes or is_float or data.dtype in ("int4", "uint4"), f"does not take a table of {data.dtype}"
@@ -196,13 +192,20 @@ def gather_block_quantized(
     blocks = tuple(ceil(d / block) if i == block_axis else d for i, d in enumerate(shape))
     ctx.require(
         len(scales.shape) == rank
-        and all(s == d or (s == 1 and is_float and i != block_axis)
-                for i, (s, d) in enumerate(zip(scales.shape, blocks))),
+        and all(
+            s == d or (s == 1 and is_float and i != block_axis)
+            for i, (s, d) in enumerate(zip(scales.shape, blocks))
+        ),
         f"the scales must be of shape {list(blocks)}, not {list(scales.shape)}",
     )
     ctx.require(zeros is None or not is_float, "a table of floats has no zero points")
-    table = _Table(unpacked(data, bits, shape[-1]), build.expand(scales, blocks),
-                   _zero_points(ctx, data, zeros, blocks, bits), block_axis, block)
+    table = _Table(
+        unpacked(data, bits, shape[-1]),
+        build.expand(scales, blocks),
+        _zero_points(ctx, data, zeros, blocks, bits),
+        block_axis,
+        block,
+    )
     if gather_axis == block_axis:
         return _gathered(ctx, table.value(), indices, gather_axis)
     moved = block_axis if block_axis < gather_axis else block_axis + len(indices.shape) - 1

@@ -8,6 +8,7 @@ from tinyinfer.config import verify_each_stage
 from tinyinfer.ir.node import Graph
 from tinyinfer.ir.passes.affine import fold_affine
 from tinyinfer.ir.passes.empty import remove_empty
+from tinyinfer.ir.passes.exact_sums import exact_sums_as_floats
 from tinyinfer.ir.passes.fold import fold_constants
 from tinyinfer.ir.passes.loops import finish_bodies, simplify_loops
 from tinyinfer.ir.passes.multiply_add import fuse_multiply_add
@@ -26,6 +27,7 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
 """Passes that run in this order until none of them changes the graph."""
 
 LAST_PASSES: dict[str, Callable[[Graph], Graph]] = {
+    "exact_sums_as_floats": exact_sums_as_floats,
     "multiply_by_reciprocal": multiply_by_reciprocal,
     "fuse_multiply_add": fuse_multiply_add,
     "finish_bodies": lambda graph: finish_bodies(graph, finish),
