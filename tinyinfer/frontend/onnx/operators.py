@@ -13,6 +13,7 @@ FAMILIES = (
     "ops_loss",
     "ops_random",
     "ops_training",
+    "ops_gradient",
     "ops_matmul",
     "ops_conv",
     "ops_pool",
