@@ -202,6 +202,8 @@ def swish_gated_linear_unit(ctx: NodeContext, gate: Node, x: Node) -> Node:
 @onnx_op("Shrink", since=9)
 def shrink(ctx: NodeContext, x: Node) -> Node:
     """x + bias below -lambd, x - bias above lambd, 0 between."""
+    if not is_float(x):  # the attributes are floats, and the result is truncated
+        return build.cast(shrink(ctx, build.cast(x, "float64")), x.dtype)
     bias, bound = ctx.number("bias", 0.0), ctx.number("lambd", 0.5)
     zero = like(0, x)
     above = elementwise(

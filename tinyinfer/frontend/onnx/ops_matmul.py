@@ -93,7 +93,7 @@ def einsum(ctx: NodeContext, *inputs: Node) -> Node:
     else:
         joined = "".join(terms).replace("...", "")
         once = sorted(l for l in set(joined) if joined.count(l) == 1)
-        output = [*sorted(l for l in sizes if l.isdigit()), *once]
+        output = [*sorted((l for l in sizes if l.isdigit()), reverse=True), *once]
     ctx.require(
         len(set(output)) == len(output) and set(output) <= sizes.keys(),
         f"the result of '{equation}' must name letters of its operands, each once",
