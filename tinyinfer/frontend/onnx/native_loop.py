@@ -36,8 +36,8 @@ def loop_in_native_code(
     ctx.require(stacked >= 0, f"its body makes {len(graph.output)} values, and {len(initial)} are carried")
     taken = 2 + len(initial)
     ctx.require(len(graph.input) >= taken, f"its body takes {len(graph.input)} values, not {taken}")
-    count = _scalar(ctx, trip_count, "int64", "trip count")
-    enter = _scalar(ctx, condition, "bool", "condition")
+    count = None if trip_count is None else one_of(ctx, trip_count, "int64", "trip count")
+    enter = None if condition is None else one_of(ctx, condition, "bool", "condition")
     steps, known = UNBOUNDED, None if count is None else ctx.known(count)
     if known is not None:
         steps, count = max(0, int(known)), None
@@ -47,25 +47,10 @@ def loop_in_native_code(
     goes_on: list[bool | None] = []
 
     def body(number: Node, values: list[Node], rows: list[Node]) -> BodyResults:
-        # an iteration only runs where the condition holds
-        bound = [_shaped(graph, 0, number), _shaped(graph, 1, build.scalar(True, "bool")), *values]
-        results = import_body(ctx, graph, bound)
-        new = results[1 : 1 + len(initial)]
-        for old, value, declared in zip(values, new, graph.output[1:]):
-            ctx.require(
-                old.dtype == value.dtype,
-                f"the body makes '{declared.name}' {value.dtype}, but it is carried as {old.dtype}",
-            )
-            if old.shape != value.shape:
-                ctx.unsupported(
-                    f"the carried '{declared.name}' changes its shape from {list(old.shape)} to "
-                    f"{list(value.shape)}"
-                )
-        going = _scalar(ctx, results[0], "bool", "condition of its body")
-        assert going is not None
+        going, new, made = iteration(ctx, graph, number, values)
         found = ctx.known(going)
         goes_on.append(None if found is None else bool(found))
-        return BodyResults(new, results[1 + len(initial) :], going if found is None else None)
+        return BodyResults(new, made, going if found is None else None)
 
     made = loop(body, initial, steps, count=count, condition=enter)
     if goes_on[-1] is False and steps > 1:
@@ -76,6 +61,27 @@ def loop_in_native_code(
     if stacked and steps and (count is not None or enter is not None or goes_on[-1] is None):
         ctx.unsupported("how many rows it stacks is only known when it has run")
     return made
+
+
+def iteration(
+    ctx: NodeContext, graph: GraphProto, number: Node, values: Sequence[Node]
+) -> tuple[Node, list[Node], list[Node]]:
+    """One iteration of a Loop's body: whether to go on, the carried values after it, the rows that it stacks.
+    """
+    # an iteration only runs where the condition holds
+    bound = [_shaped(graph, 0, number), _shaped(graph, 1, build.scalar(True, "bool")), *values]
+    results = import_body(ctx, graph, bound)
+    new = results[1 : 1 + len(values)]
+    for old, value, declared in zip(values, new, graph.output[1:]):
+        ctx.require(
+            old.dtype == value.dtype,
+            f"the body makes '{declared.name}' {value.dtype}, but it is carried as {old.dtype}",
+        )
+        if old.shape != value.shape:
+            ctx.unsupported(
+                f"the carried '{declared.name}' changes from shape {list(old.shape)} to {list(value.shape)}"
+            )
+    return one_of(ctx, results[0], "bool", "condition of its body"), new, results[1 + len(values) :]
 
 
 def import_body(ctx: NodeContext, graph: GraphProto, inputs: Sequence[Node]) -> list[Node]:
@@ -121,9 +127,8 @@ def _work(results: Sequence[Node], inputs: Sequence[Node]) -> int:
     return work
 
 
-def _scalar(ctx: NodeContext, x: Node | None, dtype: str, what: str) -> Node | None:
-    if x is None:
-        return None
+def one_of(ctx: NodeContext, x: Node, dtype: str, what: str) -> Node:
+    """A tensor of one element as a scalar."""
     ctx.require(
         x.dtype == dtype and x.size == 1, f"the {what} must be one {dtype}, not {x.dtype} of {list(x.shape)}"
     )

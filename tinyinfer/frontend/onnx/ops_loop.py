@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from tinyinfer.frontend.onnx.batched_loop import batched_loop
 from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.errors import InvalidGraph, NeedsHost, NeedsValue, NotSupported
 from tinyinfer.frontend.onnx.host_loop import host_loop
@@ -33,16 +35,23 @@ def loop(
         if unrolled is not None:
             return unrolled
     else:
-        try:
-            limits = [x if isinstance(x, Node) else None for x in (trips, condition)]
-            made = loop_in_native_code(ctx, limits[0], limits[1], *nodes)
-            return [*made.final, *made.stacked]
-        except NeedsValue:
-            raise
-        except (InvalidGraph, NotSupported):
-            # what is wrong with the body, if anything, shows when the host runs it
-            pass
+        count, enter = (x if isinstance(x, Node) else None for x in (trips, condition))
+        for way in (_native, batched_loop):
+            try:
+                return way(ctx, count, enter, nodes)
+            except NeedsValue:
+                raise
+            except (InvalidGraph, NotSupported):
+                # what is wrong with the body, if anything, shows when the host runs it
+                continue
     return host_loop(ctx, trips, condition, carried)
+
+
+def _native(
+    ctx: NodeContext, trips: Node | None, condition: Node | None, carried: Sequence[Node]
+) -> list[Node]:
+    made = loop_in_native_code(ctx, trips, condition, *carried)
+    return [*made.final, *made.stacked]
 
 
 def _unrolled(
