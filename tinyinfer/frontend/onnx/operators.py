@@ -23,6 +23,7 @@ FAMILIES = (
     "ops_reduce",
     "ops_norm",
     "ops_resize",
+    "ops_image",
     "ops_unpool",
     "ops_determinant",
     "ops_roi",
