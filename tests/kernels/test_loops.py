@@ -193,6 +193,22 @@ def test_kernels_after_and_before_a_loop_may_pad_and_join():
     _check(_graph(a=build.reduce("SUM", padded, [2]), b=twice, c=joined))
 
 
+def test_loops_that_do_not_need_each_other_run_side_by_side():
+    forward, backward = _recurrent(9, 2, 8, False), _recurrent(9, 2, 8, True)
+    doubled = [elementwise("ADD", g.outputs["y"], g.outputs["y"]) for g in (forward, backward)]
+    graph = _graph(y=build.concat(doubled, 2))
+    launches = plan_of(optimize(graph)).launches
+    (first, second) = (number for number, launch in enumerate(launches) if launch.loop is not None)
+    assert second == first + 1 and launches[first].waits and not launches[second].waits
+    _check(graph)
+    zero = build.full(0.0, (2, 8), "float32")
+    rows = [(forward.outputs["y"], False)]
+    after = loop(lambda n, c, r: BodyResults([elementwise("ADD", c[0], r[0])]), [zero], 9, rows)
+    launches = plan_of(optimize(_graph(y=after.final[0]))).launches
+    assert all(launch.waits for launch in launches if launch.loop is not None)
+    _check(_graph(y=after.final[0]))
+
+
 def test_values_that_do_not_fit_are_refused():
     start = build.input_node("start", (3,), "float32")
     with pytest.raises(ValueError, match="float32\\[3\\] in and float32\\[6\\] on"):

@@ -125,7 +125,7 @@ def build_steps(
     graph: Graph, printer: KernelPrinter, options: CompileOptions, parameters: Parameters
 ) -> tuple[dict[Node, Buffer], list[Step]]:
     """Where the values of a graph lie, and its launches in order; those of bodies of loops are complete."""
-    from tinyinfer.kernels.plan_loop import loop_step
+    from tinyinfer.kernels.plan_loop import bring_loops_together, loop_step
 
     assigned = assign(graph, options.fuse)
     for buffer in assigned.buffers.values():
@@ -149,7 +149,7 @@ def build_steps(
             steps.append(_scatter_step(physical, lowered, printer))
         else:
             steps.append(_map_step(physical, printer))
-    return assigned.buffers, steps
+    return assigned.buffers, bring_loops_together(steps)
 
 
 @lru_cache(maxsize=1)
@@ -316,11 +316,18 @@ def place_steps(
 ) -> tuple[list[Launch], dict[Buffer, int], int]:
     """The launches, the arena's offsets in bytes, and its size. `keep` gives every buffer memory for ever."""
     lifetimes: dict[Buffer, list[int]] = {}
+    first = 0
     for position, step in enumerate(steps):
+        # loops side by side may run at the same time: none may lie where another has been
+        first = first if position and step.loop and steps[position - 1].loop else position
         for a in step.arguments:
             if isinstance(a, Buffer) and a.storage.space == "arena":
-                span = lifetimes.setdefault(a.storage, [position, position])
+                span = lifetimes.setdefault(a.storage, [first, position])
                 span[1] = position
+    for position in range(len(steps) - 2, -1, -1):
+        if steps[position].loop and steps[position + 1].loop:
+            for span in lifetimes.values():
+                span[1] = max(span[1], position + 1) if span[1] == position else span[1]
     if keep:
         lifetimes = {b: [0, len(steps)] for b in lifetimes}
     offsets, total = pack([(first, last, b.nbytes) for b, (first, last) in lifetimes.items()])

@@ -80,6 +80,36 @@ def loop_step(
     )
 
 
+def bring_loops_together(steps: list[Step]) -> list[Step]:
+    """The steps with loops side by side where the later one does not need the earlier one.
+
+    A loop runs on one thread; two side by side, such as the directions of a recurrent layer, run on two.
+    """
+    order = list(steps)
+    for position in range(len(order) - 2, -1, -1):
+        if order[position].loop is None:
+            continue
+        following = next((i for i in range(position + 1, len(order)) if order[i].loop is not None), None)
+        if following is None:
+            continue
+        after, before = [order[position]], []
+        for step in order[position + 1 : following + 1]:
+            (after if any(_depends(earlier, step) for earlier in after) else before).append(step)
+        if before and before[-1] is order[following]:
+            both = [order[position], order[following]]
+            order[position : following + 1] = [*before[:-1], *both, *after[1:]]
+    return order
+
+
+def _depends(step: Step, later: Step) -> bool:
+    """Whether one of two steps writes what the other one touches."""
+    mine, theirs = (
+        [(a.storage, i < s.writes) for i, a in enumerate(s.arguments) if isinstance(a, Buffer)]
+        for s in (step, later)
+    )
+    return any(a is b and (written or other) for a, written in mine for b, other in theirs)
+
+
 ENDLESS_GUESS = 1 << 10
 """Iterations that a loop without a known number of them is taken to run, where its work is estimated."""
 

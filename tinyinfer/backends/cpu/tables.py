@@ -102,7 +102,9 @@ class Tables:
             records[number, :6] = function, arguments, launch.chunks, needed, total, counter
         self._patches = np.array(patches or [(0, 0, 0)], np.int64)
         worthwhile = sum(map(_estimated_seconds, launches)) > WORTH_SHARING
-        self.parallel = threads > 1 and worthwhile and any(launch.chunks > 1 for launch in launches)
+        # a loop that does not wait runs beside the one before it
+        shared = any(launch.chunks > 1 or (launch.loop and not launch.waits) for launch in launches)
+        self.parallel = threads > 1 and worthwhile and shared
         self.data_offset = array_data_offset()
         self._set(
             {
