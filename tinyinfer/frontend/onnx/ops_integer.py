@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.op_table import ACCUMULATED, EXACT, onnx_op
+from tinyinfer.frontend.onnx.ops_cast import convert
 from tinyinfer.frontend.onnx.ops_conv import convolve
 from tinyinfer.frontend.onnx.ops_matmul import matmul
 from tinyinfer.frontend.onnx.ops_quantise import MICROSOFT
@@ -270,7 +271,7 @@ def _float8_matmul(
     ctx.require(zero.dtype.startswith("float8"), f"the result must be a float of 8 bits, not {zero.dtype}")
     product = matmul(build.cast(a, "float32"), build.cast(b, "float32"))
     multiplier = build.apply("DIV", build.apply("MUL", *_as_result(a, b, rows, columns)), target)
-    return build.cast(build.apply("MUL", product, multiplier), zero.dtype)
+    return convert(build.apply("MUL", product, multiplier), zero.dtype)
 
 
 def _scaled(total: Node, multiplier: Node, bias: Node | None) -> Node:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.op_table import EXACT, ROUNDED, onnx_op
+from tinyinfer.frontend.onnx.ops_cast import convert
 from tinyinfer.frontend.onnx.quantised import (
     INTEGER_RANGES,
     SCALES,
@@ -66,7 +67,10 @@ def _quantize(ctx: NodeContext, x: Node, scale: Node, zero: Node | None) -> Node
         return quantised(value, scale, zero, dtype, grain)
     ctx.require(_is_narrow_float(dtype), f"does not quantise to {dtype}")
     ratio = build.elementwise("DIV", value, build.cast(spread(scale, x.shape, grain), precision))
-    return build.cast(ratio, dtype)
+    if zero is not None and not dtype.startswith("float8"):
+        # the zero point of 8-bit floats gives nothing but their type
+        ratio = build.elementwise("ADD", ratio, build.cast(spread(zero, x.shape, grain), precision))
+    return convert(ratio, dtype, ctx.flag("saturate", True))
 
 
 @onnx_op("QuantizeLinear", since=10, tolerance=EXACT)
