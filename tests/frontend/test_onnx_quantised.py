@@ -440,3 +440,77 @@ def test_channels_last():
     plain = model_of("Conv", [first, w], pads=[1] * 4)
     (wanted,) = theirs(plain, {"x0": first, "x1": w})
     np.testing.assert_allclose(y, np.moveaxis(wanted, 1, -1), 1e-5, 1e-5)
+
+
+# ---- types that onnxruntime's Python cannot be fed: against the reference of the onnx package
+
+
+def reference(model, feeds):
+    from onnx.reference import ReferenceEvaluator
+
+    with np.errstate(all="ignore"):
+        return ReferenceEvaluator(model).run(None, feeds)
+
+
+def compare_with_reference(op, inputs, **options):
+    inputs = [None if x is None else np.asarray(x) for x in inputs]
+    model = model_of(op, inputs, **options)
+    feeds = feeds_of(model, [np.zeros(()) if x is None else x for x in inputs])
+    for a, b in zip(reference(model, feeds), ours(model, feeds), strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        np.testing.assert_array_equal(b.astype(np.float32), a.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["int4", "uint4", "int2", "uint2"])
+def test_integers_of_few_bits(name):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    dtype = getattr(ml_dtypes, name)
+    limits = ml_dtypes.iinfo(dtype)
+
+    def few(*shape):
+        return RNG.integers(int(limits.min), int(limits.max) + 1, shape).astype(dtype)
+
+    x = (RNG.integers(-400, 400, (4, 6)) / np.float32(100)).astype(np.float32)
+    for shape, attributes in (((), {}), ((6,), {"axis": 1}), ((4, 3), {"axis": 1, "block_size": 2})):
+        compare_with_reference("QuantizeLinear", [x, scale(*shape), few(*shape)], opset=25, **attributes)
+        compare_with_reference(
+            "DequantizeLinear", [few(4, 6), scale(*shape), few(*shape)], opset=25, **attributes
+        )
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"])
+def test_floats_of_8_bits(name):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    dtype = getattr(ml_dtypes, name)
+    x = (RNG.integers(-4000, 4000, (4, 6)) / np.float32(10)).astype(np.float32)
+    x[0, :2] = 1e30, -1e30
+    for saturate in (0, 1):
+        for size in ((), (6,)):
+            parameters = [scale(*size), np.zeros(size, dtype)]
+            compare_with_reference("QuantizeLinear", [x, *parameters], saturate=saturate)
+    compare_with_reference("DequantizeLinear", [(x / 10).astype(dtype), scale(6), np.zeros(6, dtype)])
+    compare_with_reference("DequantizeLinear", [(x / 10).astype(dtype), scale()])
+
+
+def test_tables_of_int4():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    data = RNG.integers(-8, 8, (32, 11)).astype(ml_dtypes.int4)
+    zeros = RNG.integers(-8, 8, (2, 11)).astype(ml_dtypes.int4)
+    scales = RNG.random((2, 11)).astype(np.float32)
+    options = {"domain": MICROSOFT, "block_size": 16, "quantize_axis": 0, "tolerance": 1e-6}
+    for axis in (0, 1):
+        places = np.array([[1, 2], [-1, 0]])
+        inputs = [data, places, scales, zeros]
+        compare("GatherBlockQuantized", inputs, gather_axis=axis, constants=(0, 2, 3), **options)
+
+
+def test_float8_products():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    dtype = ml_dtypes.float8_e4m3fn
+    a, b = (RNG.standard_normal(s).astype(dtype) for s in ((3, 5), (5, 4)))
+    zero = np.zeros((), dtype)
+    inputs = [a, np.float32(0.5), zero, b, np.float32(0.25), zero, np.float32(0.125), zero]
+    model = model_of("QLinearMatMul", inputs)
+    (y,) = ours(model, feeds_of(model, [np.asarray(x) for x in inputs]))
+    wanted = (a.astype(np.float32) @ b.astype(np.float32)).astype(dtype)
+    np.testing.assert_array_equal(y.astype(np.float32), wanted.astype(np.float32))
