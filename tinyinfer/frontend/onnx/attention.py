@@ -82,6 +82,13 @@ def scaled(x: Node, factor: float) -> Node:
     return x if factor == 1 else elementwise("MUL", x, like(factor, x))
 
 
+def scores(q: Node, k: Node, factor: float) -> Node:
+    """factor · q kᵀ. A single query is scaled itself, for less work; else the product's epilogue is free."""
+    if q.shape[2] == 1:
+        return contract(scaled(q, factor), k)
+    return scaled(contract(q, k), factor)
+
+
 def capped(x: Node, cap: float) -> Node:
     """cap · tanh(x / cap); `x` where cap is 0."""
     if not cap:

@@ -124,7 +124,7 @@ def _scaled_scores(ctx: NodeContext, q: Node, k: Node) -> Node:
     scale = ctx.number("scale", None)
     scale = 1 / math.sqrt(q.shape[3] or 1) if scale is None else scale
     if q.dtype not in att.NARROW:
-        return att.scaled(att.contract(q, k), scale)
+        return att.scores(q, k, scale)
     root = math.sqrt(abs(scale))
     return att.contract(att.scaled(q, root), att.scaled(k, math.copysign(root, scale)))
 

@@ -114,7 +114,7 @@ def attend(ctx: NodeContext, q: Node, k: Node, v: Node, masks: Masks) -> tuple[N
     dtype = q.dtype
     q, k, v = (build.cast(x, att.wide(dtype)) for x in (q, k, v))
     scale = ctx.number("scale", 0.0) or 1 / math.sqrt(q.shape[3])
-    scores = att.scaled(att.contract(q, k), scale)
+    scores = att.scores(q, k, scale)
     for bias in (masks.bias, masks.filtered):
         if bias is not None:
             scores = build.apply("ADD", scores, build.cast(bias, scores.dtype))

@@ -207,19 +207,21 @@ def _attend(
     dtype, (_, _, queries, size), keys = q.dtype, q.shape, k.shape[2]
     q, k, v = (build.cast(x, att.wide(dtype)) for x in (q, k, v))
     scale = ctx.number("scale", 0.0) or 1 / math.sqrt(size)
-    scores = att.capped(att.scaled(att.contract(q, k), scale), ctx.number("softcap", 0.0))
+    scores = att.capped(att.scores(q, k, scale), ctx.number("softcap", 0.0))
     if bias is not None:
         if len(bias.shape) == 4 and bias.shape[3] == longest < keys:
             bias = build.pad(bias, [0] * 4, [0, 0, 0, keys - longest])
         bias = additive(ctx, bias, q if bias.dtype == q.dtype else build.cast(q, bias.dtype), keys)
         assert bias is not None
         scores = build.apply("ADD", scores, build.cast(bias, scores.dtype))
+    visible: Node | None
     window = ctx.integer("local_window_size", -1, minimum=-1)
     if ctx.flag("causal", True):
         gap = att.distance(queries, keys, start)
-        visible = att.at_least(gap, 0)
+        # a single query after all keys sees them all
+        visible = None if start == keys - 1 else att.at_least(gap, 0)
         if window > 0:
-            visible = elementwise("AND", visible, att.at_most(gap, window - 1))
+            visible = att.both(visible, att.at_most(gap, window - 1))
     else:
         ctx.require(window <= 0, "local_window_size needs causal = 1")
         visible = att.before(elementwise("ADD", last, like(1, last)), keys)
@@ -231,7 +233,9 @@ def _attend(
         sink = build.full(0, (1, 1, 1, 1), scores.dtype)
     probabilities = att.softmax(masked, not isinstance(start, int), sink)
     mode = ctx.integer("qk_output", 0, choices=range(3))
-    raw = build.apply("WHERE", visible, scores, build.scalar(0, scores.dtype))
+    raw = scores
+    if visible is not None:
+        raw = build.apply("WHERE", visible, scores, build.scalar(0, scores.dtype))
     shown = build.cast(probabilities if mode == 2 else raw, dtype)
     shown = build.shrink(shown, [0] * 4, [*shown.shape[:3], longest])
     return build.cast(att.weigh(probabilities, v), dtype), shown
