@@ -141,7 +141,8 @@ def schedule_contraction(c: ContractionNest, vectors: int, machine: MachineModel
     block_bytes = 4.0 * rows / row_blocks * (_k_footprint(c) + c.panels.columns / column_blocks)
     fits = panel_bytes * ceil(panels / column_blocks) <= L2_BYTES / 2
     rows_outside = fits and not (streamed and block_bytes <= L2_BYTES)
-    prefetch = streamed and not rows_outside and panels > 1
+    # a single row is through its panel so soon that asking for the next one only keeps the loads waiting
+    prefetch = streamed and not rows_outside and panels > 1 and rows > 1
     return ContractionSchedule(
         machine.lanes, vectors, tile_y, tile_x, _unroll(c), row_blocks, column_blocks, rows_outside, prefetch
     )
