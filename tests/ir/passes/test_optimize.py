@@ -77,8 +77,8 @@ def test_a_printed_graph_optimises_alike():
 
 
 def test_every_pass_is_named_once():
-    assert list(PASSES) == ["remove_empty", "fold_constants", "simplify", "fold_affine", "widen_sums",
-                            "simplify_loops"]
+    assert list(PASSES) == ["remove_empty", "sum_integers", "fold_constants", "simplify", "fold_affine",
+                            "widen_sums", "simplify_loops"]
     assert list(LAST_PASSES) == ["exact_sums_as_floats", "multiply_by_reciprocal", "fuse_multiply_add",
                                  "finish_bodies"]
 

@@ -51,6 +51,8 @@ class NodeContext:
         self.proto, self.name, self.domain, self.opset = proto, name, domain, opset
         self.op_type: str = proto.op_type
         self.outputs = len(proto.output)
+        self.folds = True
+        """Whether results that are small and constant are computed at once; import functions may say no."""
         self._attributes, self.importer, self.scope = attributes, importer, scope
 
     # ---- errors

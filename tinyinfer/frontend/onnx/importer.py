@@ -329,7 +329,7 @@ class Importer:
         """Give the results of a node their names in its scope."""
         names = list(context.proto.output)
         results = [*results, *[None] * (len(names) - len(results))][: len(names)]
-        folded = self._fold(inputs, results)
+        folded = self._fold(inputs, results) if context.folds else results
         self._record_origin([n for r in folded for n in nodes_of(r)], context.name)
         for name, value in zip(names, folded):
             if not name:

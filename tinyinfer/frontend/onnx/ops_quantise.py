@@ -90,6 +90,8 @@ def _dequantize(ctx: NodeContext, x: Node, scale: Node, zero: Node | None) -> No
     wanted = ctx.dtype("output_dtype") if ctx.integer("output_dtype", 0) else None
     dtype = wanted or (scale.dtype if scale.dtype in SCALES else "float32")
     ctx.require(dtype in SCALES, f"does not dequantise to {dtype}")
+    # the passes turn products with these integers into integer products: a float forgets what it came from
+    ctx.folds = False
     return build.cast(dequantised(x, scale, zero, grain), dtype)
 
 

@@ -10,6 +10,7 @@ from tinyinfer.ir.passes.affine import fold_affine
 from tinyinfer.ir.passes.empty import remove_empty
 from tinyinfer.ir.passes.exact_sums import exact_sums_as_floats
 from tinyinfer.ir.passes.fold import fold_constants
+from tinyinfer.ir.passes.integer_sums import sum_integers
 from tinyinfer.ir.passes.loops import finish_bodies, simplify_loops
 from tinyinfer.ir.passes.multiply_add import fuse_multiply_add
 from tinyinfer.ir.passes.reciprocal import multiply_by_reciprocal
@@ -18,6 +19,7 @@ from tinyinfer.ir.passes.widen import widen_sums
 
 PASSES: dict[str, Callable[[Graph], Graph]] = {
     "remove_empty": remove_empty,
+    "sum_integers": sum_integers,
     "fold_constants": fold_constants,
     "simplify": simplify,
     "fold_affine": fold_affine,

@@ -50,7 +50,7 @@ def exact_sums_as_floats(graph: Graph) -> Graph:
 
 def _contraction(x: Node, ranges: Ranges) -> Node:
     product = x.inputs[0]
-    if _largest_sum(product, x.attrs, ranges) >= EXACT:
+    if largest_sum(product, x.attrs, ranges) >= EXACT:
         return x
     factors = [_as_float(y, ranges) for y in product.inputs]
     made = build.elementwise("MUL", *factors, origin=joined(product))
@@ -58,7 +58,7 @@ def _contraction(x: Node, ranges: Ranges) -> Node:
     return build.cast(total, "int32")
 
 
-def _largest_sum(product: Node, axes: tuple[int, ...], ranges: Ranges) -> float:
+def largest_sum(product: Node, axes: tuple[int, ...], ranges: Ranges) -> float:
     """A bound on the magnitude of every partial sum."""
     left, right = product.inputs
     sizes = [ranges.of(y) for y in product.inputs]

@@ -164,6 +164,8 @@ def _rounded(a: Range) -> Range:
 
 
 _RULES: dict[str, Callable[..., Range | None]] = {
+    "SIGMOID": lambda a: Range(0, 1, False),
+    "TANH": lambda a: Range(-1, 1, False),
     "ADD": lambda a, b: Range(a.low + b.low, a.high + b.high, a.integral and b.integral),
     "SUB": lambda a, b: Range(a.low - b.high, a.high - b.low, a.integral and b.integral),
     "MUL": _multiply,
