@@ -28,6 +28,9 @@ from tinyinfer.kernels.nest import free_axes
 
 AVX2_LANES = 8
 
+INT32_LIMIT = 1 << 31
+SHORT_INTEGERS = ("int8", "int16", "int32", "uint8", "uint16")
+
 Place = tuple[str | None, int]
 """An axis's value: a 64-bit register (None for zero) and a literal added to it."""
 
@@ -233,6 +236,66 @@ class Evaluator:
         assert total is not None
         return total
 
+    def _short_lane_index(self, value: Index, p: Position) -> tuple[str, Index] | None:
+        """What differs between lanes as a vector of i32, and the rest; None where i32 may not hold it.
+
+        Gathers take i32 beside a common pointer at half the cost of 64-bit addresses. Sums and products may
+        wrap on the way: the result is right if it fits, and lanes whose guard fails are not read.
+        """
+        w, kind = self.w, f"<{self.w.lanes} x i32>"
+        varying: dict[Slot, int] = {}
+        uniform: dict[Atom, int] = {}
+        low = high = 0
+        for atom, c in value.terms:
+            if atom == p.lane or not self.depends_on_lane(Index(((atom, 1),), 0), p):
+                uniform[atom] = c
+                span = c * (w.lanes - 1) if atom == p.lane else 0
+                low, high = low + min(span, 0), high + max(span, 0)
+                continue
+            if not isinstance(atom, Slot):
+                return None
+            varying[atom] = c
+            low, high = low + min(c * atom.lo, c * atom.hi), high + max(c * atom.lo, c * atom.hi)
+        if low < -INT32_LIMIT or high >= INT32_LIMIT:
+            return None
+        total: str | None = None
+        if p.lane in uniform:
+            step = uniform[p.lane]
+            total = "<" + ", ".join(f"i32 {i * step}" for i in range(w.lanes)) + ">"
+        for slot, c in varying.items():
+            part = self._short(w.splat(self.value(slot.payload, p)))
+            part = part if c == 1 else w.emit(f"mul {kind} {part}, splat (i32 {c})")
+            total = part if total is None else w.emit(f"add {kind} {total}, {part}")
+        assert total is not None
+        return total, Index(tuple(uniform.items()), value.const)
+
+    def _short(self, data: Value) -> str:
+        """A vector of integers as i32, the upper bits cut off."""
+        have = LLVM_TYPES[data.dtype]
+        if have == "i32":
+            return data.text
+        signed = "sext" if data.dtype.startswith("int") else "zext"
+        how = "trunc" if have == "i64" else signed
+        return self.w.emit(f"{how} {self.w.type(data.dtype, True)} {data.text} to <{self.w.lanes} x i32>")
+
+    def _short_guard(self, value: Index, size: int, p: Position) -> str | None:
+        """`0 <= value < size` of a narrow slot plus a literal in i32, or None.
+
+        A sum that wraps is beyond any size that is tested so, whichever way it wraps.
+        """
+        if len(value.terms) != 1 or abs(value.const) + size >= INT32_LIMIT:
+            return None
+        (atom, c) = value.terms[0]
+        if c != 1 or not isinstance(atom, Slot) or atom.payload.dtype not in SHORT_INTEGERS:
+            return None
+        if not self.depends_on_lane(value, p):
+            return None
+        kind = f"<{self.w.lanes} x i32>"
+        place = self._short(self.w.splat(self.value(atom.payload, p)))
+        if value.const:
+            place = self.w.emit(f"add {kind} {place}, splat (i32 {value.const})")
+        return self.w.emit(f"icmp ult {kind} {place}, splat (i32 {size})")
+
     # ---- memory
 
     def pointer(self, argument: int, base: str | None, offset: int) -> str:
@@ -266,6 +329,10 @@ class Evaluator:
         scalar: str | None = None
         vector: str | None = None
         for value, size in guards:
+            short = self._short_guard(value, size, p)
+            if short is not None:
+                vector = short if vector is None else w.emit(f"and <{w.lanes} x i1> {vector}, {short}")
+                continue
             place = self.index_value(value, p)
             kind = w.type("int64", place.vector)
             limit = f"splat (i64 {size})" if place.vector else str(size)
@@ -380,14 +447,17 @@ class Evaluator:
     ) -> Value:
         w, kind, align = self.w, memory_type(dtype), ITEM_BYTES[dtype]
         vector = f"<{w.lanes} x {kind}>"
-        places = (
-            self._lane_index(access.address, p)
-            if self.depends_on_lane(access.address, p)
-            else self._splat64(self.index_value(access.address, p).text)
-        )
-        pointers = w.emit(
-            f"getelementptr {kind}, ptr {self.pointers[access.argument]}, <{w.lanes} x i64> {places}"
-        )
+        start = self.pointers[access.argument]
+        short = None
+        if not self.depends_on_lane(access.address, p):
+            places = f"<{w.lanes} x i64> {self._splat64(self.index_value(access.address, p).text)}"
+        elif (short := self._short_lane_index(access.address, p)) is not None:
+            places = f"<{w.lanes} x i32> {short[0]}"
+            base, offset = self.split(short[1], Position(p.places, None, None))
+            start = self.pointer(access.argument, base, offset)
+        else:
+            places = f"<{w.lanes} x i64> {self._lane_index(access.address, p)}"
+        pointers = w.emit(f"getelementptr {kind}, ptr {start}, {places}")
         mask = self._mask(p, holds, by_lane) or "splat (i1 true)"
         name = f"llvm.masked.gather.{_memory_suffix(w, dtype)}.v{w.lanes}p0"
         w.declarations.add(f"declare {vector} @{name}(<{w.lanes} x ptr>, i32, <{w.lanes} x i1>, {vector})")
