@@ -257,10 +257,18 @@ def _guard_condition(guards: tuple[tuple[Index, int], ...]) -> Expr:
 
 
 def _guard_loads(root: Expr, guards: tuple[tuple[Index, int], ...]) -> Expr:
-    """`root` with every load guarded as well, also those of indices: nothing outside of a buffer is read."""
+    """`root` with every load guarded as well, also those of indices: nothing outside of a buffer is read.
+
+    But for what the guards read themselves, which is read anyway.
+    """
+    read: set[Expr] = set()
+    for value, _ in guards:
+        for atom in atoms_of(value):
+            if isinstance(atom, Slot) and atom.payload is not None:
+                read.update(walk_with_indices(atom.payload))
 
     def guarded(e: Expr) -> Expr | None:
-        if e.op != "LOAD":
+        if e.op != "LOAD" or e in read:
             return None
         extra = tuple(g for g in guards if g not in e.attrs.guards)
         return expression("LOAD", (), e.dtype, replace(e.attrs, guards=(*e.attrs.guards, *extra)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,8 +44,9 @@ def grid_sample(ctx: NodeContext, x: Node, grid: Node) -> Node:
         ctx.require(0 in shape, f"nothing can be sampled from an input of shape {list(x.shape)}")
         return build.full(0, shape, x.dtype)
     wide = "float64" if "float64" in (x.dtype, grid.dtype) else "float32"
-    # a grid names the innermost axis first
-    positions = _positions(build.cast(build.flip(grid, [rank + 1]), wide), x.shape[2:], align)
+    # a grid names the innermost axis first; the axes come first here, so that what varies stands together
+    by_axis = build.permute(build.flip(grid, [rank + 1]), [rank + 1, *range(rank + 1)])
+    positions = _positions(build.cast(by_axis, wide), x.shape[2:], align)
     source = x if mode == "nearest" or x.dtype == wide else build.cast(x, wide)
     taps = _taps(positions, x.shape[2:], mode, padding, align)
     axes = [index(output_axis(i, d)) for i, d in enumerate(shape)]
@@ -52,9 +54,10 @@ def grid_sample(ctx: NodeContext, x: Node, grid: Node) -> Node:
     return build.cast(interpolate(source, axes[:2], spread, shape), x.dtype)
 
 
-def _per_axis(values: list[float], x: Node) -> Node:
-    """Constants that differ along the last axis of `x`."""
-    return build.expand(build.constant(values, x.dtype), x.shape)
+def _per_axis(values: Sequence[float], x: Node, axis: int = 0) -> Node:
+    """Constants that differ along one axis of `x`."""
+    shape = [len(values) if i == axis else 1 for i in range(len(x.shape))]
+    return build.expand(build.reshape(build.constant(values, x.dtype), shape), x.shape)
 
 
 def _positions(grid: Node, sizes: tuple[int, ...], align: bool) -> Node:
@@ -84,7 +87,10 @@ def _clamped(x: Node, sizes: tuple[int, ...], margin: int = 0) -> Node:
 def _taps(
     x: Node, sizes: tuple[int, ...], mode: str, padding: str, align: bool
 ) -> list[list[tuple[Node, int, Node | None]]]:
-    """For each axis, the integer place, its offset and the weight of every tap: [N, outputs …]."""
+    """For each axis, the integer place, its offset and the weight of every tap: [N, outputs …].
+
+    `x` is [axes, N, outputs …], and all axes are computed together.
+    """
     rank = len(sizes)
     if mode == "nearest":
         x = elementwise("ROUND", x)
@@ -95,45 +101,41 @@ def _taps(
     x = _clamped(x, sizes, margin=4 if padding == "zeros" or mode == "cubic" else 0)
     floor = elementwise("FLOOR", x)
     base = build.cast(floor, "int32")
-    places = [_last(base, i) for i in range(rank)]
+    places = [_first(base, i) for i in range(rank)]
     if mode == "nearest":
         return [[(p, 0, None)] for p in places]
     fraction = elementwise("SUB", x, floor)
     if mode == "linear":
         rest = apply("SUB", build.scalar(1, x.dtype), fraction)
-        return [[(p, 0, _last(rest, i)), (p, 1, _last(fraction, i))] for i, p in enumerate(places)]
+        return [[(p, 0, _first(rest, i)), (p, 1, _first(fraction, i))] for i, p in enumerate(places)]
     weights = cubic_weights(fraction, CUBIC)
-    by_axis = [[_last(_last(weights, k), i) for k in range(4)] for i in range(rank)]
+    by_axis = [[_first(_first(weights, k), i) for k in range(4)] for i in range(rank)]
     if padding == "zeros":
         return [[(p, k - 1, w[k]) for k in range(4)] for p, w in zip(places, by_axis)]
     table = _bounded(base, sizes, padding, align)
-    return [[(_last(_last(table, k), i), 0, w[k]) for k in range(4)] for i, w in enumerate(by_axis)]
+    return [[(_first(_first(table, k), i), 0, w[k]) for k in range(4)] for i, w in enumerate(by_axis)]
 
 
 def _bounded(base: Node, sizes: tuple[int, ...], padding: str, align: bool) -> Node:
-    """The places base - 1 … base + 2 along a new last axis, clamped to the axis or mirrored at its ends."""
-    shape = (*base.shape, 4)
-    steps = build.expand(build.constant(np.arange(-1, 3), "int32"), shape)
-    here = elementwise("ADD", build.expand(build.reshape(base, [*base.shape, 1]), shape), steps)
-
-    def per_axis(values: list[int]) -> Node:
-        return build.expand(build.constant(np.reshape(values, (-1, 1)), "int32"), shape)
-
-    last = per_axis([d - 1 for d in sizes])
+    """The places base - 1 … base + 2 along a new first axis, clamped to the axis or mirrored at its ends."""
+    shape = (4, *base.shape)
+    spread = build.expand(base, shape)
+    here = elementwise("ADD", spread, _per_axis(range(-1, 3), spread))
+    last = _per_axis([d - 1 for d in sizes], here, 1)
     if padding == "reflection":
         # the element beside the border is repeated unless the border lies on it
-        period = per_axis([max(2 * (d - 1), 1) if align else 2 * d for d in sizes])
-        edge = per_axis([max(2 * (d - 1), 1) if align else 2 * d - 1 for d in sizes])
+        period = _per_axis([max(2 * (d - 1), 1) if align else 2 * d for d in sizes], here, 1)
+        edge = _per_axis([max(2 * (d - 1), 1) if align else 2 * d - 1 for d in sizes], here, 1)
         within = elementwise("MOD", here, period)
         here = elementwise("MIN", within, elementwise("SUB", edge, within))
     return elementwise("MIN", elementwise("MAX", here, build.full(0, shape, "int32")), last)
 
 
-def _last(x: Node, place: int) -> Node:
-    """`x` at one place of its last axis."""
-    *outer, _ = x.shape
-    axes = [index(output_axis(i, d)) for i, d in enumerate(outer)]
-    return build.view(x, [*axes, index(place)], outer)
+def _first(x: Node, place: int) -> Node:
+    """`x` at one place of its first axis."""
+    _, *inner = x.shape
+    axes = [index(output_axis(i, d)) for i, d in enumerate(inner)]
+    return build.view(x, [index(place), *axes], inner)
 
 
 def _shared(tap: tuple[Node, int, Node | None], axes: list[Index], shape: list[int], axis: int) -> Tap:

@@ -100,7 +100,7 @@ def clamped(x: Node, low: float, high: float) -> Node:
 
 
 def cubic_weights(fraction: Node, a: float) -> Node:
-    """Keys' weights of the four taps around a position, along a new last axis."""
+    """Keys' weights of the four taps around a position, along a new first axis."""
     coefficients = np.array(
         [  # of 1, t, t², t³ for the taps at -1, 0, 1 and 2
             [0, a, -2 * a, a],
@@ -109,9 +109,12 @@ def cubic_weights(fraction: Node, a: float) -> Node:
             [0, 0, a, -a],
         ]
     )
-    shape = (*fraction.shape, 4)
-    t = build.expand(build.reshape(fraction, [*fraction.shape, 1]), shape)
-    columns = [build.expand(build.constant(c, fraction.dtype), shape) for c in coefficients.T]
+    shape = (4, *fraction.shape)
+    t = build.expand(fraction, shape)
+    lead = [4, *[1] * len(fraction.shape)]
+    columns = [
+        build.expand(build.reshape(build.constant(c, fraction.dtype), lead), shape) for c in coefficients.T
+    ]
     result = columns[3]
     for column in reversed(columns[:3]):
         result = elementwise("ADD", elementwise("MUL", result, t), column)
