@@ -150,7 +150,7 @@ def _by_points(x: Node, batch: Node, sides: list[_Side], most: list[int], mode: 
         taps.append(pair)
         count = _over(side.points, [index(output_axis(0, regions)), index(0)], list(here))
         counted.append(_over(elementwise("CMPLT", points, count), places, shape))
-    lead = [Place(_over(batch, [axes[0]], shape)), axes[1]]
+    lead: list[Place | Index] = [Place(_over(batch, [axes[0]], shape)), axes[1]]
     if mode == "avg":
         total = build.reduce("SUM", interpolate(x, lead, taps, shape), [4, 5])
         return apply("MUL", total, build.scalar(1 / (most[0] * most[1]), dtype))
@@ -330,7 +330,7 @@ def crop_and_resize(ctx: NodeContext, x: Node, rois: Node, batch: Node, size: No
                 for t in made
             ]
         )
-    lead = [Place(_over(batch, [axes[0]], shape)), axes[1]]
+    lead: list[Place | Index] = [Place(_over(batch, [axes[0]], shape)), axes[1]]
     sampled = interpolate(build.cast(x, wide), lead, taps, shape)
     assert outside is not None
     return build.cast(elementwise("WHERE", outside, like(outside_value, sampled), sampled), x.dtype)
