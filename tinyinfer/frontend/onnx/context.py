@@ -178,6 +178,14 @@ class NodeContext:
             else self.importer.reader.literal(value, f"{self.label}: attribute '{name}'")
         )
 
+    def value_tensor(self, name: str) -> np.ndarray | None:
+        """A tensor attribute as an array, of objects where it holds strings; or None."""
+        value = self._value(name, AttributeProto.TENSOR, None)
+        if value is None:
+            return None
+        found = self.importer.reader.value(value, f"{self.label}: attribute '{name}'")
+        return found.attrs.array if isinstance(found, Node) else found.known
+
     def sparse_tensor(self, name: str) -> Literal:
         """A required sparse tensor attribute, dense."""
         value = self._value(name, AttributeProto.SPARSE_TENSOR, _REQUIRED)

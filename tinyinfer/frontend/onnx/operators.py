@@ -48,6 +48,10 @@ FAMILIES = (
     "ops_sequence",
     "ops_data_dependent",
     "ops_loop",
+    "ops_ml_tree",
+    "ops_ml_features",
+    "ops_ml_linear",
+    "ops_ml_labels",
 )
 
 
