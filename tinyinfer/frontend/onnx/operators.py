@@ -52,6 +52,7 @@ FAMILIES = (
     "ops_ml_features",
     "ops_ml_linear",
     "ops_ml_labels",
+    "ops_text",
 )
 
 
