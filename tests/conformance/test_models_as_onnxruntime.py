@@ -123,3 +123,25 @@ def test_small_model(name, shared_models, model_index, filled_model, model_feeds
 @pytest.mark.parametrize("name", NAMES)
 def test_model(name, variant, shared_models, model_index, filled_model, model_feeds):
     check(name, variant, shared_models, model_index, filled_model, model_feeds)
+
+
+@pytest.mark.parametrize("batch,new,past", [(1, 1, 3), (2, 4, 0), (1, 1, 4), (2, 3, 5)])
+def test_decoder_with_a_cache(batch, new, past, shared_models, model_index):
+    """Prompts, continued prompts and single tokens after caches of several lengths, partly masked."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    entry = model_index["tiny_gpt2_past_fp32"]
+    path = shared_models / entry["file"]
+    sizes = {"batch_size": batch, "seq_len": new, "past_seq_len": past, "total_seq_len": new + past}
+    generator = np.random.default_rng(past)
+    feeds = {}
+    for value in entry["inputs"]:
+        shape = [sizes.get(d, d) for d in value["shape"]]
+        if value["dtype"] == "float":
+            feeds[value["name"]] = generator.standard_normal(shape).astype(np.float32)
+        elif value["name"] == "attention_mask":
+            feeds["attention_mask"] = (generator.random(shape) < 0.8).astype(np.int32)
+        else:
+            feeds[value["name"]] = generator.integers(0, 12, shape).astype(np.int32)
+    expected = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feeds)
+    session = tinyinfer.InferenceSession(path, providers=["CPU"])
+    assert_close(session.run(None, feeds), expected, RELATIVE)

@@ -340,3 +340,52 @@ def test_movement():
         compare("Trilu", [normal(2, 4, 5), np.array(1)], constants=(1,), upper=upper)
     for metric in ("euclidean", "sqeuclidean"):
         compare("CDist", [x, normal(5, 4)], 1, 1e-4, metric=metric)
+
+
+def test_transposed_convolution_with_pads_as_input():
+    x, weights, pads = normal(1, 2, 4, 4), normal(2, 3, 3, 3), np.array([1, 0, 1, 0])
+    compare("ConvTransposeWithDynamicPads", [x, weights, pads, normal(3)], constants=(2,), strides=[2, 2])
+
+
+# ---- experts and linear attention
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "identity", "swiglu"])
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("normalise", [0, 1])
+def test_mixture_of_experts(activation, k, normalise):
+    tokens, size, inner, experts = 5, 8, 6, 4
+    made = 2 * inner if activation == "swiglu" else inner
+    inputs = [
+        normal(tokens, size),
+        normal(tokens, experts),
+        normal(experts, made, size),
+        normal(experts, made),
+    ]
+    inputs += [normal(experts, size, inner), normal(experts, size)]
+    attributes = {"k": k, "activation_type": activation, "normalize_routing_weights": normalise}
+    if activation == "swiglu":
+        attributes |= {
+            "swiglu_fusion": 1,
+            "activation_alpha": 1.7,
+            "activation_beta": 1.0,
+            "swiglu_limit": 1.0,
+        }
+    compare("MoE", inputs, **attributes)
+
+
+@pytest.mark.parametrize("rule", ["linear", "gated", "delta", "gated_delta"])
+def test_linear_attention(rule):
+    batch, steps, heads, groups, size = 2, 3, 2, 2, 4
+    inputs = [normal(batch, steps, n * size) for n in (heads * groups, heads, heads)]
+    inputs.append(normal(batch, heads, size, size))
+    inputs.append(-np.abs(normal(batch, steps, heads)) if "gated" in rule else None)
+    inputs.append(np.abs(normal(batch, steps, heads)) if "delta" in rule else None)
+    attributes = {"q_num_heads": heads * groups, "kv_num_heads": heads, "update_rule": rule}
+    compare("LinearAttention", inputs, 2, 1e-4, **attributes)
+
+
+def test_causal_convolution():
+    inputs = [normal(2, 3, 6), normal(3, 1, 4), normal(3), normal(2, 3, 3)]
+    compare("CausalConvWithState", inputs, 2, activation="silu")
+    compare("CausalConvWithState", inputs[:2], 2)

@@ -39,6 +39,7 @@ FAMILIES = (
     "ops_microsoft_norm",
     "ops_microsoft_attention",
     "ops_microsoft_group_attention",
+    "ops_microsoft_experts",
     "ops_control",
     "ops_quantise",
     "ops_integer",

@@ -66,6 +66,25 @@ def convolution(ctx: NodeContext, x: Node, w: Node, bias: Node | None = None) ->
 @onnx_op("ConvTranspose", tolerance=ACCUMULATED)
 def transposed_convolution(ctx: NodeContext, x: Node, w: Node, bias: Node | None = None) -> Node:
     """Convolution by [C, O / group, kernel …] backwards: each input position adds its kernel."""
+    return _transposed_convolution(ctx, x, w, bias, None)
+
+
+@onnx_op("ConvTransposeWithDynamicPads", domain="com.microsoft", tolerance=ACCUMULATED)
+def transposed_convolution_with_pads(
+    ctx: NodeContext, x: Node, w: Node, pads: Node | None = None, bias: Node | None = None
+) -> Node:
+    """ConvTranspose whose pads are an input."""
+    amounts = None
+    if pads is not None:
+        amounts = ctx.constant_ints(pads, "Pads", 2 * (len(x.shape) - 2))
+        ctx.require(min(amounts, default=0) >= 0, f"'Pads' must not be negative: {amounts}")
+    return _transposed_convolution(ctx, x, w, bias, amounts)
+
+
+def _transposed_convolution(
+    ctx: NodeContext, x: Node, w: Node, bias: Node | None, pads: list[int] | None
+) -> Node:
+    """ConvTranspose with the pads given, or with those of the attributes."""
     group = ctx.integer("group", 1, minimum=1)
     ctx.require(len(w.shape) >= 3, f"the weights must be [C, O / group, kernel …], not {list(w.shape)}")
     kernel = _check(ctx, x, w, bias, w.shape[0])
@@ -75,15 +94,20 @@ def transposed_convolution(ctx: NodeContext, x: Node, w: Node, bias: Node | None
     rank = len(kernel)
     strides = ctx.integers("strides", [1] * rank, rank, 1)
     dilations = ctx.integers("dilations", [1] * rank, rank, 1)
-    before, outputs = _transposed_geometry(ctx, list(x.shape[2:]), kernel, strides, dilations)
+    before, outputs = _transposed_geometry(ctx, list(x.shape[2:]), kernel, strides, dilations, pads)
     result = _transposed(x, w, group, strides, dilations, before, outputs)
     return channel_bias(result, bias)
 
 
 def _transposed_geometry(
-    ctx: NodeContext, sizes: list[int], kernel: list[int], strides: list[int], dilations: list[int]
+    ctx: NodeContext,
+    sizes: list[int],
+    kernel: list[int],
+    strides: list[int],
+    dilations: list[int],
+    pads: list[int] | None,
 ) -> tuple[list[int], list[int]]:
-    """Padding cut off in front, and output sizes."""
+    """Padding cut off in front, and output sizes; `pads` None: those of the attributes."""
     rank = len(sizes)
     extra = ctx.integers("output_padding", [0] * rank, rank, 0)
     for e, s, d in zip(extra, strides, dilations):
@@ -104,7 +128,8 @@ def _transposed_geometry(
     elif auto in ("SAME_UPPER", "SAME_LOWER"):
         wanted = [n * s for n, s in zip(sizes, strides)]
     if wanted is None:
-        pads = ctx.integers("pads", [0] * (2 * rank), 2 * rank, 0)
+        if pads is None:
+            pads = ctx.integers("pads", [0] * (2 * rank), 2 * rank, 0)
         if auto == "VALID":
             pads = [0] * (2 * rank)
         outputs = [f - pads[i] - pads[rank + i] for i, f in enumerate(full)]

@@ -47,6 +47,8 @@ def _modified(ctx: NodeContext, attribute: str, x: Node) -> Node:
         f"the subgraph '{attribute}' must have one input and one output",
     )
     result = ctx.importer.subgraph(ctx, graph, [x])[0]
+    if not isinstance(result, Node):
+        ctx.fail(f"the subgraph '{attribute}' makes no tensor")
     ctx.require(
         result.shape == x.shape and result.dtype == x.dtype,
         f"the subgraph '{attribute}' makes {result.dtype} {list(result.shape)} of {x.dtype} {list(x.shape)}",

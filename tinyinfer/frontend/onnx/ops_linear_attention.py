@@ -133,3 +133,49 @@ def causal_convolution(
         exact = build.cast(result, att.wide(x.dtype))
         result = build.cast(elementwise("MUL", exact, elementwise("SIGMOID", exact)), x.dtype)
     return result, state
+
+
+# ---- com.microsoft, which had both first
+
+_EXTENSIONS = (
+    "dilation",
+    "ndim",
+    "state_window",
+    "channels_last",
+    "state_update_capacity",
+    "state_length",
+    "input_channels",
+    "input_channel_offset",
+)
+"""Attributes of com.microsoft beyond those of ONNX."""
+
+
+def _without_extensions(ctx: NodeContext) -> None:
+    for name in _EXTENSIONS:
+        usual = 1 if name in ("dilation", "ndim") else 0
+        if ctx.integer(name, usual) != usual:
+            ctx.unsupported(f"the attribute '{name}' = {ctx.integer(name)} is not supported")
+
+
+@onnx_op("LinearAttention", domain="com.microsoft", tolerance=RECURRENT)
+def microsoft_linear_attention(
+    ctx: NodeContext,
+    q: Node,
+    k: Node,
+    v: Node,
+    past_state: Node | None = None,
+    decay: Node | None = None,
+    beta: Node | None = None,
+) -> tuple[Node, Node]:
+    """LinearAttention as ONNX has it."""
+    _without_extensions(ctx)
+    return linear_attention(ctx, q, k, v, past_state, decay, beta)
+
+
+@onnx_op("CausalConvWithState", domain="com.microsoft", tolerance=ACCUMULATED)
+def microsoft_causal_convolution(
+    ctx: NodeContext, x: Node, weight: Node, bias: Node | None = None, past_state: Node | None = None
+) -> tuple[Node, Node]:
+    """CausalConvWithState as ONNX has it."""
+    _without_extensions(ctx)
+    return causal_convolution(ctx, x, weight, bias, past_state)
