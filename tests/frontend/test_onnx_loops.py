@@ -276,6 +276,22 @@ def test_a_value_that_grows_and_is_read_is_left_to_the_host():
         _check(model, {"x": np.array([1, 2], np.float32), "most": np.array(most)})
 
 
+SLICES = """g (float[5] x, int64 most) => (float[N, 1] y) {
+  one = Constant <value_ints = [1]> ()  axes = Constant <value_ints = [0]> ()
+  yes = Constant <value_int = 1> ()  enter = Cast <to = 9> (yes)
+  y = Loop (most, enter) <body = b (int64 i, bool c) => (bool on, float[1] row) {
+    on = Identity (c)  start = Unsqueeze (i, axes)  stop = Add (start, one)
+    row = Slice (x, start, stop, axes)
+  }>
+}"""
+
+
+def test_a_shape_that_the_iteration_decides_is_left_to_the_host():
+    model = _parsed(SLICES)
+    for most in (0, 3):
+        _check(model, {"x": np.arange(5, dtype=np.float32), "most": np.array(most)})
+
+
 NESTED = """g (float[2, 3] x, int64 most) => (float[3] y, float[2, 3] rows) {
   two = Constant <value_int = 2> ()  yes = Cast <to = 9> (two)
   start = ReduceSum <keepdims = 0, axes = [0]> (x)

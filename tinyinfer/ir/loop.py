@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count as numbers
+from weakref import WeakSet
 
 from tinyinfer.ir import build
 from tinyinfer.ir.node import UNBOUNDED, LoopBody, Node, node, topological_order
 
 _FRESH = numbers()
+_CHANGING: WeakSet[Node] = WeakSet()
+"""The inputs of bodies while they are written."""
 
 
 @dataclass
@@ -69,6 +72,7 @@ def loop(
     own = [iteration, *carried, *rows]
     for x in own:
         x.origin = frozenset()
+    _CHANGING.update(own)
     results = body(iteration, carried, rows)
     if len(results.carried) != len(initial):
         raise ValueError(f"a loop over {len(initial)} values carries {len(results.carried)} on")
@@ -101,6 +105,11 @@ def loop(
     given = [*initial, *(x for x, _ in scanned), *outer]
     given += [x for x in (count, condition) if x is not None]
     return loop_values(loop_node(made, given))
+
+
+def changes_in_a_loop(x: Node) -> bool:
+    """Whether a node depends on an input of a body that is being written."""
+    return any(n in _CHANGING for n in topological_order([x]))
 
 
 def loop_node(body: LoopBody, inputs: Sequence[Node], origin: frozenset[str] = frozenset()) -> Node:

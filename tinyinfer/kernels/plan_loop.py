@@ -92,7 +92,8 @@ def bring_loops_together(steps: list[Step]) -> list[Step]:
         following = next((i for i in range(position + 1, len(order)) if order[i].loop is not None), None)
         if following is None:
             continue
-        after, before = [order[position]], []
+        after = [order[position]]
+        before: list[Step] = []
         for step in order[position + 1 : following + 1]:
             (after if any(_depends(earlier, step) for earlier in after) else before).append(step)
         if before and before[-1] is order[following]:

@@ -13,7 +13,7 @@ from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.errors import NeedsValue, NotSupported
 from tinyinfer.frontend.onnx.tensors import element_name
 from tinyinfer.ir import build
-from tinyinfer.ir.loop import BodyResults, LoopValues, loop
+from tinyinfer.ir.loop import BodyResults, LoopValues, changes_in_a_loop, loop
 from tinyinfer.ir.node import UNBOUNDED, Node, topological_order
 
 LARGEST_WORK = 1 << 22
@@ -96,7 +96,7 @@ def import_body(ctx: NodeContext, graph: GraphProto, inputs: Sequence[Node]) -> 
     try:
         results = ctx.importer.subgraph(ctx, graph, inputs)
     except NeedsValue as error:
-        if error.node is None or _depends(error.node, inputs):
+        if error.node is None or changes_in_a_loop(error.node):
             raise NotSupported(f"{error}; the value changes from one iteration to the next") from error
         raise
     nodes: list[Node] = []
@@ -107,11 +107,6 @@ def import_body(ctx: NodeContext, graph: GraphProto, inputs: Sequence[Node]) -> 
     if _work(nodes, inputs) > LARGEST_WORK:
         ctx.unsupported("an iteration has more work than one thread should do")
     return nodes
-
-
-def _depends(x: Node, inputs: Sequence[Node]) -> bool:
-    below = set(topological_order([x]))
-    return any(n in below for n in inputs if n.op == "INPUT")
 
 
 def _work(results: Sequence[Node], inputs: Sequence[Node]) -> int:
