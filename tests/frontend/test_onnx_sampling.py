@@ -202,3 +202,14 @@ REFUSED = [
 def test_refusals(op, opset, inputs, attributes, message):
     with pytest.raises(ValueError, match=message):
         run_op(op, inputs, opset=opset, **attributes)
+
+
+def test_indices_beyond_32_bits_are_out_of_range():
+    """A gather takes 32-bit offsets; its guard must still see all 64 bits of the index."""
+    x = uniform(4, 40)
+    indices = np.tile(np.arange(4)[:, None], (1, 40))
+    indices[:, 1::2] += 1 << 32
+    model = one_op("GatherElements", [x, indices], opset=13, axis=0)
+    (y,) = tinyinfer.InferenceSession(model, providers=["CPU"]).run(None, feeds_of(model, [x, indices]))
+    np.testing.assert_array_equal(y[:, ::2], x[:, ::2])
+    assert not y[:, 1::2].any()
