@@ -1,4 +1,4 @@
-"""Models of narrow numbers: as close to onnxruntime as docs/numerics.md promises, and seeing what they should.
+"""Models of narrow numbers: as close to onnxruntime as docs/numerics.md promises, and seeing what is there.
 
 Where the sums are integers, ours are exact on every CPU. onnxruntime's own u8·s8 sums saturate at 16 bits on
 x86 CPUs without VNNI, so that bits can be compared only where it has such instructions.
