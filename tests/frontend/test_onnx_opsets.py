@@ -142,3 +142,30 @@ def test_a_supported_operator_is_supported_in_every_version():
         and not has_function(s.domain or "ai.onnx", s.name, s.since_version)
     ]
     assert not missing
+
+
+def identity_like(ir_version, opsets):
+    model = one_op("Add", [np.ones((2, 3), np.float32)] * 2)
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid("", v) for v in opsets)
+    model.ir_version = ir_version
+    return model
+
+
+@pytest.mark.parametrize("ir_version", range(1, onnx.IR_VERSION + 1))
+def test_every_ir_version(ir_version):
+    model = identity_like(ir_version, [] if ir_version < 3 else [9])
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    (y,) = tinyinfer.InferenceSession(model, providers=["CPU"]).run(None, {"x0": x, "x1": x})
+    np.testing.assert_array_equal(y, x + x)
+
+
+def test_a_model_without_opsets_broadcasts_as_opset_1():
+    x, b = np.ones((2, 3, 4), np.float32), np.arange(3, dtype=np.float32)
+    model = one_op("Add", [x, b], broadcast=1, axis=1)
+    del model.opset_import[:]
+    model.ir_version = 1
+    for attribute in model.graph.node[0].attribute:
+        attribute.type = 0  # IR version 1 had no such field
+    (y,) = tinyinfer.InferenceSession(model, providers=["CPU"]).run(None, {"x0": x, "x1": b})
+    np.testing.assert_array_equal(y, x + b[:, None])
