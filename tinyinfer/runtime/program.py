@@ -23,6 +23,7 @@ from tinyinfer.config import CompileOptions
 from tinyinfer.errors import Fail, TinyInferError
 from tinyinfer.ir.node import Graph
 from tinyinfer.runtime.debug import show_compile
+from tinyinfer.runtime.ranges import Ranges
 
 if TYPE_CHECKING:
     from tinyinfer.frontend.onnx.trace import Call, Segment
@@ -168,12 +169,18 @@ class Program:
         self._stages: OrderedDict[int, Stage] = OrderedDict()
         self._lock = threading.Lock()
         self._compiling = threading.RLock()
+        self._ranges = Ranges(self._graph_of, self.compile, logger, title) if eager else None
 
     # ---- the tree
 
     def root(self, key: Key) -> Stage:
         """The first stage for inputs of these signatures; imported and compiled now if it is not kept."""
         return self._find(None, key, lambda: self._start(key))
+
+    def kept(self, key: Key) -> Stage | None:
+        """The first stage for these signatures if it is kept."""
+        with self._lock:
+            return self._roots.get(key)
 
     def compile(self, graph: Graph) -> Executable:
         """A graph on the program's device."""
@@ -200,6 +207,8 @@ class Program:
             self._roots.clear()
         for stage in kept:
             stage.close()
+        if self._ranges is not None:
+            self._ranges.close()
 
     def __len__(self) -> int:
         return len(self._stages)
@@ -262,9 +271,32 @@ class Program:
         """The outputs for inputs by name whose signatures are those of `key`."""
         while True:
             try:
-                return self._walked(key, inputs)
+                results = self._in_range(key, inputs)
+                return self._walked(key, inputs) if results is None else results
             except Evicted:
                 continue
+
+    def _in_range(self, key: Key, inputs: Mapping[str, Any]) -> list[Any] | None:
+        """The outputs from a compilation for a range of sizes; None where there is none for this key."""
+        ranges = self._ranges
+        if ranges is None or key in self._roots:
+            return None
+        found = ranges.find(key) or ranges.consider(key, inputs, self._kept_whole)
+        if found is None:
+            return None
+        results = found[0].run(found[1], inputs)
+        if results is None:
+            raise Evicted
+        return results
+
+    def _kept_whole(self, key: Key) -> Runnable | None:
+        """The runnable of a key that is compiled exactly, if it is one segment."""
+        root = self.kept(key)
+        return root.runnable if root is not None and root.whole else None
+
+    def _graph_of(self, key: Key) -> Graph | None:
+        segment = self._start(key)
+        return segment.graph if segment.whole else None
 
     def _walked(self, key: Key, inputs: Mapping[str, Any]) -> list[Any]:
         environment: dict[str, Any] = {}

@@ -136,10 +136,11 @@ class InferenceSession:
             self._trace.add_kernels(start, self._executable(key, arrays).profile(list(arrays.values()), 1))
             return results
         results = self._program.run(key, arrays)
-        root = self._program.root(key)
-        if root.whole and root.runnable is not None and len(root.runnable.names) == len(arrays):
+        root = self._program.kept(key)
+        if root is not None and root.whole and root.runnable is not None:
             names = root.runnable.names
-            self._recent = (root.runnable, [(n, arrays[n].shape, arrays[n].dtype) for n in names])
+            if len(names) == len(arrays):
+                self._recent = (root.runnable, [(n, arrays[n].shape, arrays[n].dtype) for n in names])
         return results
 
     def compile(self, shapes: Mapping[str, Sequence[int]] | None = None) -> Executable:

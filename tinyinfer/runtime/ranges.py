@@ -1,0 +1,310 @@
+"""One compilation for a range of sizes: what a program does when the sizes of its inputs keep changing.
+
+A session compiles for the shapes that it sees. When a third set of shapes comes in which the same dimensions
+have changed by the same amount (the cache of a language model grows by one a step), the graphs of three
+sizes are made one (`ir.capacity`) whose dimensions are those of a capacity, and which takes the true size as
+a number. It is compared with an exact compilation before it is used, and dropped for good if it cannot be
+made.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinyinfer.backends.base import Executable
+from tinyinfer.errors import TinyInferError
+from tinyinfer.ir.capacity import CapacityGraph, NotAffine, capacity_graph
+from tinyinfer.ir.node import Graph
+from tinyinfer.runtime.signature import numpy_dtype
+
+KEPT = 4
+"""Capacities that one program keeps compiled."""
+
+LEAST = 63
+"""The smallest capacity; others are one less than a power of two, so that what is one longer is one."""
+
+REMEMBERED = 8
+"""Sets of shapes that are remembered to see what changes."""
+
+TOLERANCE = 1e-3
+"""Largest difference from an exact compilation, as a part of the range of an output."""
+
+Key = Any
+Place = tuple[int, int]
+"""An axis of an input: its number and the axis."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The dimensions that change together: their places, and by how much each exceeds the first."""
+
+    places: tuple[Place, ...]
+    offsets: tuple[int, ...]
+    rest: Key
+    """The key with these dimensions removed."""
+
+
+class Range:
+    """A capacity graph compiled, with padded copies of its inputs."""
+
+    def __init__(self, made: CapacityGraph, executable: Executable):
+        self.made, self.executable = made, executable
+        self._names = list(made.inputs)
+        specs = {spec.name: spec for spec in executable.inputs}
+        self._buffers = {
+            name: np.zeros(specs[name].shape, numpy_dtype(specs[name].dtype))
+            for name, sizes in made.inputs.items()
+            if any(s.slope for s in sizes)
+        }
+        self._order = [spec.name for spec in executable.inputs]
+        self._last = 0
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def run(self, n: int, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray] | None:
+        """The outputs for inputs of size n, or None where this was closed meanwhile."""
+        with self._lock:
+            if self._closed:
+                return None
+            feeds = dict(inputs)
+            for name, buffer in self._buffers.items():
+                given = inputs[name]
+                if n < self._last:
+                    buffer.fill(0)
+                buffer[tuple(slice(0, d) for d in given.shape)] = given
+                feeds[name] = buffer
+            self._last = n
+            feeds[self.made.symbol] = np.array(n, np.int64)
+            results = self.executable.run([feeds[name] for name in self._order])
+        outputs = []
+        for result, sizes in zip(results, self.made.outputs.values()):
+            if any(s.slope for s in sizes):
+                result = np.ascontiguousarray(result[tuple(slice(0, s.at(n)) for s in sizes)])
+            outputs.append(result)
+        return outputs
+
+    def close(self) -> None:
+        """Free the executable, after the run that may be using it."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self.executable.close()
+
+
+class Ranges:
+    """The ranges of one program. `graph_of` gives the graph for a key, or None where it is no single
+    graph.
+    """
+
+    def __init__(
+        self,
+        graph_of: Callable[[Key], Graph | None],
+        compile_graph: Callable[[Graph], Executable],
+        logger: logging.Logger,
+        title: str,
+    ):
+        self._graph_of, self._compile = graph_of, compile_graph
+        self._logger, self._title = logger, title
+        self._seen: deque[Key] = deque(maxlen=REMEMBERED)
+        self._kept: OrderedDict[tuple[Pattern, int], Range] = OrderedDict()
+        self._patterns: dict[Pattern, bool] = {}
+        self._lock = threading.Lock()
+        self._making = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, key: Key) -> tuple[Range, int] | None:
+        """The kept range that covers a key, with the key's size."""
+        with self._lock:
+            for (pattern, capacity), kept in reversed(self._kept.items()):
+                n = _fits(pattern, key)
+                if n is not None and n <= capacity and n > capacity // 4 - LEAST // 2:
+                    return kept, n
+        return None
+
+    def consider(
+        self, key: Key, inputs: Mapping[str, np.ndarray], exact: Callable[[Key], Any]
+    ) -> tuple[Range, int] | None:
+        """A range for a key that nothing covers, if what was seen before shows what changes.
+
+        `exact` gives the runnable of an exact compilation that is kept, or None.
+        """
+        with self._making:
+            found = self.find(key)
+            if found is not None:
+                return found
+            pattern = self._pattern(key)
+            if key not in self._seen:
+                self._seen.append(key)
+            if pattern is None or self._patterns.get(pattern) is False:
+                return None
+            n = _fits(pattern, key)
+            assert n is not None
+            capacity = LEAST
+            while capacity < n:
+                capacity = 2 * capacity + 1
+            try:
+                made = self._make(pattern, key, capacity)
+                trusted = self._patterns.get(pattern) or self._agrees(made, pattern, inputs, exact)
+            except (NotAffine, TinyInferError, ValueError) as error:
+                self._logger.info("%s: no one graph for all sizes: %s", self._title, error)
+                self._patterns[pattern] = False
+                return None
+            self._patterns[pattern] = trusted
+            if not trusted:
+                made.close()
+                return None
+            with self._lock:
+                self._kept[pattern, capacity] = made
+                dropped = self._kept.popitem(last=False)[1] if len(self._kept) > KEPT else None
+        if dropped is not None:
+            dropped.close()
+        return made, n
+
+    def close(self) -> None:
+        """Free everything that is kept."""
+        with self._lock:
+            kept = list(self._kept.values())
+            self._kept.clear()
+        for item in kept:
+            item.close()
+
+    def _pattern(self, key: Key) -> Pattern | None:
+        """What changed between this key and two others seen before, if it is one size."""
+        found = None
+        for other in self._seen:
+            places = _changed(key, other)
+            if not places:
+                continue
+            sizes = [_dimension(key, p) for p in places]
+            offsets = tuple(s - sizes[0] for s in sizes)
+            if any(_dimension(other, p) - _dimension(other, places[0]) != o for p, o in zip(places, offsets)):
+                continue
+            pattern = Pattern(tuple(places), offsets, _without(key, places))
+            if found == pattern:
+                return pattern
+            found = found or pattern
+        return None
+
+    def _make(self, pattern: Pattern, key: Key, capacity: int) -> Range:
+        graphs = []
+        for n in (capacity, capacity - 1, capacity - 2):
+            graph = self._graph_of(_with(key, pattern, n))
+            if graph is None:
+                raise NotAffine("the model is cut into segments")
+            graphs.append(graph)
+        symbol = "#n"
+        while symbol in graphs[0].inputs:
+            symbol += "#"
+        made = capacity_graph(capacity, graphs, symbol)
+        for number, axis in pattern.places:
+            if not list(made.inputs.values())[number][axis].slope:
+                raise NotAffine("an input does not grow as it should")
+        return Range(made, self._compile(made.graph))
+
+    def _agrees(
+        self,
+        made: Range,
+        pattern: Pattern,
+        inputs: Mapping[str, np.ndarray],
+        exact: Callable[[Key], Any],
+    ) -> bool:
+        """Whether a range gives what an exact compilation gives, on the inputs cut or repeated to its
+        sizes.
+        """
+        for other in self._seen:
+            n = _fits(pattern, other)
+            runnable = exact(other) if n is not None and n <= made.made.capacity else None
+            if n is None or runnable is None:
+                continue
+            feeds = {}
+            for name, described in other:
+                feeds[name] = _resized(inputs[name], described[1])
+            expected = runnable.run([feeds[name] for name in runnable.names])
+            if expected is None:
+                continue
+            results = made.run(n, feeds)
+            if results is not None and all(map(_close, results, expected)):
+                return True
+            self._logger.warning("%s: the graph for all sizes differs and is not used", self._title)
+            return False
+        return False
+
+
+def _close(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not a.size:
+        return True
+    if "float" not in a.dtype.name:
+        return np.array_equal(a, b)
+    wide, other = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(other)
+    if not np.array_equal(np.isfinite(wide), finite):
+        return False
+    span = np.abs(other[finite]).max(initial=0)
+    return bool((np.abs(wide - other)[finite] <= TOLERANCE * span).all())
+
+
+def _resized(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """`array` cut, or repeated, along every axis."""
+    for axis, size in enumerate(shape):
+        if array.shape[axis] != size:
+            array = np.take(array, np.arange(size) % max(1, array.shape[axis]), axis)
+    return np.ascontiguousarray(array)
+
+
+def _dimension(key: Key, place: Place) -> int:
+    return key[place[0]][1][1][place[1]]
+
+
+def _changed(key: Key, other: Key) -> list[Place]:
+    """The dimensions in which two keys differ; none where they differ in anything else, or have one of 0."""
+    if len(key) != len(other):
+        return []
+    places: list[Place] = []
+    for number, ((name, a), (other_name, b)) in enumerate(zip(key, other)):
+        tensors = isinstance(a, tuple) and isinstance(b, tuple)
+        if name != other_name or not tensors or a[0] != b[0] or a[0] in ("list", "string"):
+            return []
+        if len(a[1]) != len(b[1]):
+            return []
+        places += [(number, axis) for axis, (x, y) in enumerate(zip(a[1], b[1])) if x != y]
+    return [] if any(0 in (_dimension(key, p), _dimension(other, p)) for p in places) else places
+
+
+def _replaced(key: Key, sizes: Iterable[tuple[Place, int]]) -> Key:
+    shapes = [list(described[1]) for _, described in key]
+    for (number, axis), size in sizes:
+        shapes[number][axis] = size
+    return tuple((name, (kind, tuple(shape))) for (name, (kind, _)), shape in zip(key, shapes))
+
+
+def _without(key: Key, places: Sequence[Place]) -> Key:
+    return _replaced(key, ((p, -1) for p in places))
+
+
+def _with(key: Key, pattern: Pattern, n: int) -> Key:
+    return _replaced(key, ((p, n + o) for p, o in zip(pattern.places, pattern.offsets)))
+
+
+def _fits(pattern: Pattern, key: Key) -> int | None:
+    """The size n of a key that follows the pattern, else None."""
+    rest = pattern.rest
+    if len(key) != len(rest):
+        return None
+    for (name, a), (other, b) in zip(key, rest):
+        if name != other or not isinstance(a, tuple) or a[0] != b[0] or len(a[1]) != len(b[1]):
+            return None
+    n = _dimension(key, pattern.places[0])
+    if n < 1 or _with(key, pattern, n) != key or _without(key, pattern.places) != rest:
+        return None
+    return n
