@@ -15,6 +15,7 @@ from tinyinfer.errors import NotImplemented as NotSupported
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.node import Node, topological_order
+from tinyinfer.training.loops import gradients_of_loop
 from tinyinfer.training.transpose import spread_over, transposed_scatter, transposed_view
 
 Rule = Callable[[Node, Node], Sequence[Node | None]]
@@ -32,6 +33,7 @@ def gradients(outputs: Sequence[Node], inputs: Sequence[Node], seeds: Sequence[N
         if id(node) not in depends and any(id(x) in depends for x in node.inputs):
             depends.add(id(node))
     flowing: dict[int, Node] = {}
+    out_of_loops: dict[int, dict[int, Node]] = {}
 
     def join(node: Node, gradient: Node) -> None:
         before = flowing.get(id(node))
@@ -42,8 +44,16 @@ def gradients(outputs: Sequence[Node], inputs: Sequence[Node], seeds: Sequence[N
             raise ValueError(f"the seed {seed!r} does not fit the output {output!r}")
         join(output, seed)
     for node in reversed(order):
+        if node.op == "LOOP" and id(node) in depends and id(node) in out_of_loops:
+            for source, part in zip(node.inputs, gradients_of_loop(node, out_of_loops[id(node)])):
+                if part is not None and id(source) in depends:
+                    join(source, part)
+            continue
         gradient = flowing.get(id(node))
         if gradient is None or id(node) not in depends or not node.inputs or not is_float(node.dtype):
+            continue
+        if node.op == "LOOP_OUTPUT":
+            out_of_loops.setdefault(id(node.inputs[0]), {})[node.attrs] = gradient
             continue
         for source, part in zip(node.inputs, gradients_of_inputs(node, gradient)):
             if part is not None and id(source) in depends and is_float(source.dtype):
