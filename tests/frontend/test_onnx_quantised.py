@@ -514,3 +514,27 @@ def test_float8_products():
     (y,) = ours(model, feeds_of(model, [np.asarray(x) for x in inputs]))
     wanted = (a.astype(np.float32) @ b.astype(np.float32)).astype(dtype)
     np.testing.assert_array_equal(y.astype(np.float32), wanted.astype(np.float32))
+
+
+# ---- attention
+
+
+@pytest.mark.parametrize("b_type", BYTES)
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("masked", [None, "lengths", "mask"])
+def test_attention(b_type, per_column, masked):
+    batch, steps, width, heads, past_steps = 2, 5, 8, 2, 3
+    size = (3 * width,) if per_column else ()
+    x, weights = integers(batch, steps, width), integers(width, 3 * width, dtype=b_type)
+    bias = RNG.standard_normal(3 * width).astype(np.float32)
+    past = RNG.standard_normal((2, batch, heads, past_steps, width // heads)).astype(np.float32)
+    mask = {
+        "lengths": np.array([3, 5], np.int32),
+        "mask": RNG.integers(0, 2, (batch, steps)).astype(np.int32),
+    }
+    parameters = [np.float32(0.01), np.full(size, 0.02, np.float32), mask.get(masked), integers()]
+    inputs = [x, weights, bias, *parameters, np.full(size, 7, b_type)]
+    options = {"domain": MICROSOFT, "num_heads": heads, "constants": (1, 2, 3, 4, 6, 7), "tolerance": 1e-5}
+    compare("QAttention", inputs, unidirectional=0, **options)
+    if masked is None:
+        compare("QAttention", [*inputs, past], outputs=2, unidirectional=1, **options)

@@ -46,6 +46,7 @@ FAMILIES = (
     "ops_qlinear",
     "ops_nbits",
     "ops_fused",
+    "ops_quantised_attention",
     "ops_sequence",
     "ops_data_dependent",
     "ops_loop",

@@ -171,11 +171,17 @@ def attention(
     past_length: Node | None = None,
 ) -> tuple[Node, Node]:
     """Self attention with its input projection; `past` and `present` are [2, batch, heads, keys, size]."""
+    return attend_projected(ctx, _project(ctx, x, weights, bias), mask, past, attention_bias)
+
+
+def attend_projected(
+    ctx: NodeContext, made: Node, mask: Node | None, past: Node | None, attention_bias: Node | None
+) -> tuple[Node, Node]:
+    """Self attention of query, key and value side by side in [batch, queries, width], and the new state."""
     for name in ("do_rotary", "past_present_share_buffer"):
         if ctx.flag(name):
             ctx.unsupported(f"the attribute '{name}' is not supported")
     count = heads_of(ctx)
-    made = _project(ctx, x, weights, bias)
     batch, queries, width = made.shape
     sizes = ctx.integers("qkv_hidden_sizes", [width // 3] * 3, length=3, minimum=1)
     ctx.require(
@@ -187,7 +193,7 @@ def attention(
         both = build.reshape(_part(made, sizes[0], width), [batch, queries, 2, count, sizes[1] // count])
         present = build.permute(both, [2, 0, 3, 1, 4])
         if past is not None:
-            ctx.same_dtype(x, past)
+            ctx.same_dtype(made, past)
             wanted = present.shape
             ctx.require(
                 len(past.shape) == 5 and (*past.shape[:3], past.shape[4]) == (*wanted[:3], wanted[4]),
@@ -208,7 +214,7 @@ def attention(
     keys = k.shape[2]
     masks = Masks(
         causal(ctx, queries, keys, keys - queries),
-        padding(ctx, mask, batch, queries, keys, att.wide(x.dtype)),
+        padding(ctx, mask, batch, queries, keys, att.wide(made.dtype)),
         additive(ctx, attention_bias, q, keys),
     )
     result, _ = attend(ctx, q, k, v, masks)
