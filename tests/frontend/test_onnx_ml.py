@@ -225,6 +225,29 @@ def test_small_thresholds_keep_their_side():
         )
 
 
+@pytest.mark.parametrize("depth", [40, 41, 300])
+def test_deep_trees(depth):
+    count = 2 * depth + 1
+    inner = [i % 2 == 0 and i < 2 * depth for i in range(count)]
+    leaves = [i for i in range(count) if not inner[i]]
+    attributes = {
+        "nodes_treeids": [0] * count,
+        "nodes_nodeids": list(range(count)),
+        "nodes_featureids": [0] * count,
+        "nodes_values": [float(i) for i in range(count)],
+        "nodes_modes": ["BRANCH_LEQ" if i else "LEAF" for i in inner],
+        "nodes_truenodeids": [i + 1 if asks else 0 for i, asks in enumerate(inner)],
+        "nodes_falsenodeids": [i + 2 if asks else 0 for i, asks in enumerate(inner)],
+        "target_treeids": [0] * len(leaves),
+        "target_nodeids": leaves,
+        "target_ids": [0] * len(leaves),
+        "target_weights": [float(i) for i in range(len(leaves))],
+        "n_targets": 1,
+    }
+    x = np.linspace(-1, count, 20).astype(np.float32)[:, None]
+    compare("TreeEnsembleRegressor", [x], provider="CPU", **attributes)
+
+
 BROKEN = {
     "a cycle": {"nodes_truenodeids": [0, 0, 0]},
     "which does not exist": {"nodes_truenodeids": [7, 0, 0]},

@@ -25,7 +25,7 @@ class Limits:
     """Rows of a matrix to invert; each is a step of the graph."""
 
     max_tree_depth: int = 1024
-    """Branches on a path through a decision tree, which are unrolled."""
+    """Branches on one path through a decision tree."""
 
     fold_elements: int = 4096
     """Nodes with only constant inputs and outputs of at most this size are computed during the import."""

@@ -12,7 +12,14 @@ from tinyinfer.frontend.onnx.tree_tables import TreeTables
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.index import Slot, index
+from tinyinfer.ir.loop import BodyResults, loop
 from tinyinfer.ir.node import Node, output_axis
+
+MOST_UNROLLED = 40
+"""Paths of at most this many questions are one expression; longer ones are walked in a loop."""
+
+UNROLLED = 16
+"""Questions in each round of that loop."""
 
 
 @dataclass
@@ -41,9 +48,21 @@ def walk(x: Node, tables: TreeTables) -> Node:
     """The number of the leaf that each row of `x` [rows, features] reaches in each tree: [rows, trees]."""
     shape = (x.shape[0], len(tables.roots))
     node = build.expand(build.constant(tables.roots.astype(np.int32)), shape)
-    for _ in range(tables.steps):
-        node = _step(x, tables, node)
+    if tables.steps <= MOST_UNROLLED:
+        node = _steps(x, tables, node, tables.steps)
+    else:
+        # the last round may walk past the leaves, which changes nothing
+        def several(_: Node, carried: list[Node], __: list[Node]) -> BodyResults:
+            return BodyResults([_steps(x, tables, carried[0], UNROLLED)])
+
+        node = loop(several, [node], -(-tables.steps // UNROLLED)).final[0]
     return elementwise("SUB", node, like(tables.inner, node)) if tables.inner else node
+
+
+def _steps(x: Node, tables: TreeTables, node: Node, count: int) -> Node:
+    for _ in range(count):
+        node = _step(x, tables, node)
+    return node
 
 
 def _step(x: Node, tables: TreeTables, node: Node) -> Node:
