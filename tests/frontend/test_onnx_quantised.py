@@ -538,3 +538,36 @@ def test_attention(b_type, per_column, masked):
     compare("QAttention", inputs, unidirectional=0, **options)
     if masked is None:
         compare("QAttention", [*inputs, past], outputs=2, unidirectional=1, **options)
+
+
+# ---- recurrent layers
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_lstm(direction, per_column, batch):
+    """onnxruntime on several threads takes the range of each thread's part of the batch: one thread here."""
+    count, width, hidden = 1 + (direction == "bidirectional"), 5, 4
+    x = RNG.standard_normal((6, batch, width)).astype(np.float32)
+    w, r = integers(count, width, 4 * hidden), integers(count, hidden, 4 * hidden)
+    bias = RNG.standard_normal((count, 8 * hidden)).astype(np.float32)
+    size = (count, 4 * hidden) if per_column else (count,)
+    parameters = [np.full(size, 0.02, np.float32), np.full(size, 130, np.uint8)] * 2
+    inputs = [x, w, r, bias, None, None, None, None, *parameters]
+    options = {"domain": MICROSOFT, "hidden_size": hidden, "direction": direction, "outputs": 3}
+    compare("DynamicQuantizeLSTM", inputs, 2e-6, constants=(1, 2, 8, 9, 10, 11), **options)
+
+
+def test_missing_inputs():
+    a = integers(3, 4)
+    inputs = [a, np.float32(0.5), None, a, np.float32(0.25), None, np.float32(0.5)]
+    without = model_of("QLinearAdd", inputs, domain=MICROSOFT)
+    given = [np.asarray(np.uint8(0) if x is None else x) for x in inputs]
+    with_zeros = model_of("QLinearAdd", given, domain=MICROSOFT)
+    (a_result,), (b_result,) = (ours(m, feeds_of(m, given)) for m in (without, with_zeros))
+    np.testing.assert_array_equal(a_result, b_result)
+    compare("QLinearLeakyRelu", [a, np.float32(0.5), None, np.float32(0.25)], domain=MICROSOFT)
+    model = model_of("QLinearAdd", inputs[:4], domain=MICROSOFT)
+    with pytest.raises(InvalidGraph, match="'B_scale' is missing"):
+        ours(model, feeds_of(model, [np.zeros(()) if x is None else np.asarray(x) for x in inputs[:4]]))

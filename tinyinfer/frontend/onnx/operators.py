@@ -47,6 +47,7 @@ FAMILIES = (
     "ops_nbits",
     "ops_fused",
     "ops_quantised_attention",
+    "ops_quantised_recurrent",
     "ops_sequence",
     "ops_data_dependent",
     "ops_loop",

@@ -20,6 +20,7 @@ from tinyinfer.frontend.onnx.quantised import (
     check_scale,
     dequantised,
     quantised,
+    required,
     rounded,
     scalar_parameter,
 )
@@ -89,17 +90,18 @@ def add(
     ctx: NodeContext,
     a: Node,
     a_scale: Node,
-    a_zero: Node | None,
-    b: Node,
-    b_scale: Node,
-    b_zero: Node | None,
-    c_scale: Node,
+    a_zero: Node | None = None,
+    b: Node | None = None,
+    b_scale: Node | None = None,
+    b_zero: Node | None = None,
+    c_scale: Node | None = None,
     c_zero: Node | None = None,
 ) -> Node:
     """Sum of quantised values with broadcasting, quantised.
 
     Ratios of scales first, then A · ratio + (B · ratio + what the zero points come to), each rounded once.
     """
+    b, b_scale, c_scale = required(ctx, B=b, B_scale=b_scale, C_scale=c_scale)
     left, right = _Quantised(ctx, a, a_scale, a_zero, "A"), _Quantised(ctx, b, b_scale, b_zero, "B")
     ctx.same_dtype(a, b)
     target = _Target(ctx, c_scale, c_zero, a.dtype)
@@ -117,14 +119,15 @@ def multiply(
     ctx: NodeContext,
     a: Node,
     a_scale: Node,
-    a_zero: Node | None,
-    b: Node,
-    b_scale: Node,
-    b_zero: Node | None,
-    c_scale: Node,
+    a_zero: Node | None = None,
+    b: Node | None = None,
+    b_scale: Node | None = None,
+    b_zero: Node | None = None,
+    c_scale: Node | None = None,
     c_zero: Node | None = None,
 ) -> Node:
     """Product of quantised values with broadcasting, quantised; rounded after the zero point is added."""
+    b, b_scale, c_scale = required(ctx, B=b, B_scale=b_scale, C_scale=c_scale)
     left, right = _Quantised(ctx, a, a_scale, a_zero, "A"), _Quantised(ctx, b, b_scale, b_zero, "B")
     ctx.same_dtype(a, b)
     target = _Target(ctx, c_scale, c_zero, a.dtype)
@@ -140,14 +143,15 @@ def where(
     condition: Node,
     x: Node,
     x_scale: Node,
-    x_zero: Node | None,
-    y: Node,
-    y_scale: Node,
-    y_zero: Node | None,
-    z_scale: Node,
+    x_zero: Node | None = None,
+    y: Node | None = None,
+    y_scale: Node | None = None,
+    y_zero: Node | None = None,
+    z_scale: Node | None = None,
     z_zero: Node | None = None,
 ) -> Node:
     """One of two quantised values by a condition, quantised."""
+    y, y_scale, z_scale = required(ctx, Y=y, y_scale=y_scale, z_scale=z_scale)
     ctx.require(condition.dtype == "bool", f"the condition must be bool, not {condition.dtype}")
     ctx.same_dtype(x, y)
     yes, no = _Quantised(ctx, x, x_scale, x_zero, "X"), _Quantised(ctx, y, y_scale, y_zero, "Y")
@@ -184,10 +188,11 @@ def _register_function(
         ctx: NodeContext,
         x: Node,
         x_scale: Node,
-        x_zero: Node | None,
-        y_scale: Node,
+        x_zero: Node | None = None,
+        y_scale: Node | None = None,
         y_zero: Node | None = None,
     ) -> Node:
+        (y_scale,) = required(ctx, Y_scale=y_scale)
         source = _Quantised(ctx, x, x_scale, x_zero, "X")
         return _Target(ctx, y_scale, y_zero, x.dtype).of(function(ctx, source.value))
 
@@ -223,9 +228,15 @@ _register_function("QLinearReduceMean", _mean, "Mean of quantised values over ax
 
 @onnx_op("QLinearAveragePool", domain=MICROSOFT, tolerance=ONE_STEP)
 def average_pool(
-    ctx: NodeContext, x: Node, x_scale: Node, x_zero: Node | None, y_scale: Node, y_zero: Node | None = None
+    ctx: NodeContext,
+    x: Node,
+    x_scale: Node,
+    x_zero: Node | None = None,
+    y_scale: Node | None = None,
+    y_zero: Node | None = None,
 ) -> Node:
     """Mean of quantised values over windows, quantised; rounded after the zero point is added."""
+    (y_scale,) = required(ctx, y_scale=y_scale)
     value = _Quantised(ctx, x, x_scale, x_zero, "X").value
     target = _Target(ctx, y_scale, y_zero, x.dtype)
     if ctx.flag("channels_last"):
@@ -238,9 +249,15 @@ def average_pool(
 
 @onnx_op("QLinearGlobalAveragePool", domain=MICROSOFT, tolerance=EXACT)
 def global_average_pool(
-    ctx: NodeContext, x: Node, x_scale: Node, x_zero: Node | None, y_scale: Node, y_zero: Node | None = None
+    ctx: NodeContext,
+    x: Node,
+    x_scale: Node,
+    x_zero: Node | None = None,
+    y_scale: Node | None = None,
+    y_zero: Node | None = None,
 ) -> Node:
     """Mean of quantised values over all spatial positions, quantised: an exact int32 sum, scaled once."""
+    (y_scale,) = required(ctx, y_scale=y_scale)
     source = _Quantised(ctx, x, x_scale, x_zero, "X")
     target = _Target(ctx, y_scale, y_zero, x.dtype)
     last = ctx.flag("channels_last")
@@ -255,9 +272,15 @@ def global_average_pool(
 
 @onnx_op("QLinearSoftmax", domain=MICROSOFT, tolerance=ONE_STEP)
 def softmax(
-    ctx: NodeContext, x: Node, x_scale: Node, x_zero: Node | None, y_scale: Node, y_zero: Node | None
+    ctx: NodeContext,
+    x: Node,
+    x_scale: Node,
+    x_zero: Node | None = None,
+    y_scale: Node | None = None,
+    y_zero: Node | None = None,
 ) -> Node:
     """Softmax of quantised values, quantised; over one axis from opset 13 on, over all from it before."""
+    (y_scale,) = required(ctx, y_scale=y_scale)
     source = _Quantised(ctx, x, x_scale, x_zero, "X")
     target = _Target(ctx, y_scale, y_zero, x.dtype)
     axis = ctx.axis(ctx.integer("axis", -1), len(x.shape))

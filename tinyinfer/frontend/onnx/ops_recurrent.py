@@ -405,6 +405,22 @@ def lstm(
     p: Node | None = None,
 ) -> list[Node]:
     """Long short-term memory; gates in the order input, output, forget, cell; peepholes likewise."""
+    return long_short_term_memory(ctx, x, w, r, b, lengths, initial_h, initial_c, p, lambda hidden: hidden)
+
+
+def long_short_term_memory(
+    ctx: NodeContext,
+    x: Node,
+    w: Node,
+    r: Node,
+    b: Node | None,
+    lengths: Node | None,
+    initial_h: Node | None,
+    initial_c: Node | None,
+    p: Node | None,
+    seen: Callable[[Node], Node],
+) -> list[Node]:
+    """What LSTM's attributes describe; `seen` gives the hidden state as the recurrent product reads it."""
     rec = _prepare(ctx, x, w, r, b, lengths, 4, ("Sigmoid", "Tanh", "Tanh"), 8)
     coupled = ctx.flag("input_forget")
     count = len(rec.directions)
@@ -415,7 +431,7 @@ def lstm(
         projected = _projection(rec, _direction(w, d), bias)
         recurrent = _transposed(_direction(r, d))
         peepholes = None if p is None else _parts(_direction(p, d), 3)
-        step = _lstm_step(rec, recurrent, peepholes, coupled, rec.activations[d])
+        step = _lstm_step(rec, recurrent, peepholes, coupled, rec.activations[d], seen)
         start = (_initial(rec, initial_h, d, count), _initial(rec, initial_c, d, count))
         results.append(_run(rec, projected, start, step, backwards))
     return _assemble(rec, results)
@@ -427,6 +443,7 @@ def _lstm_step(
     peepholes: list[Node] | None,
     coupled: bool,
     activations: tuple[Activation, ...],
+    seen: Callable[[Node], Node],
 ) -> Step:
     f, g, h = activations
 
@@ -437,7 +454,7 @@ def _lstm_step(
 
     def step(now: Node, states: tuple[Node, ...]) -> tuple[Node, ...]:
         hidden, cell = states
-        i_in, o_in, f_in, c_in = _parts(_add(now, matmul(hidden, recurrent)), 4)
+        i_in, o_in, f_in, c_in = _parts(_add(now, matmul(seen(hidden), recurrent)), 4)
         i = f(rec.clipped(peep(i_in, 0, cell)))
         forget = elementwise("SUB", like(1, i), i) if coupled else f(rec.clipped(peep(f_in, 2, cell)))
         new_cell = elementwise(

@@ -84,6 +84,13 @@ def scalar_parameter(ctx: NodeContext, x: Node, what: str) -> Node:
     return build.reshape(x, ())
 
 
+def required(ctx: NodeContext, **inputs: Node | None) -> tuple[Node, ...]:
+    """The inputs given by name, none of which may be missing: for those that stand behind optional ones."""
+    for name, x in inputs.items():
+        ctx.require(x is not None, f"the input '{name}' is missing")
+    return tuple(x for x in inputs.values() if x is not None)
+
+
 def check_scale(ctx: NodeContext, *scales: Node | None, dtypes: tuple[str, ...] = ("float32",)) -> None:
     """Fail unless the scales given are of one of `dtypes`."""
     for scale in scales:
