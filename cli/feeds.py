@@ -216,6 +216,7 @@ def _picture(
 
 def _random(arg: NodeArg, source: str, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
     """`random` or `random:LOW:HIGH`: floats in [0, 1), bytes in [0, 256), other integers in [0, 2), bools."""
+    from tinyinfer.ir.dtypes import NARROW_INTEGERS
     from tinyinfer.runtime.signature import numpy_dtype
 
     dtype = numpy_dtype(_dtype(arg))
@@ -232,6 +233,12 @@ def _random(arg: NodeArg, source: str, shape: tuple[int, ...], generator: np.ran
         raise BadInput(f"input {arg.name!r} takes strings: random ones mean nothing")
     if dtype.kind == "b":
         return generator.random(shape) < 0.5
+    if dtype.kind == "c":
+        parts = [generator.random(shape) * (high - low) + low for _ in range(2)]
+        return (parts[0] + 1j * parts[1]).astype(dtype)
+    if dtype.name in NARROW_INTEGERS:
+        # all values: there are few
+        return generator.integers(0, 1 << NARROW_INTEGERS[dtype.name], shape).astype(np.uint8).view(dtype)
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         first, last = max(int(low), limits.min), min(max(int(low), int(high) - 1), limits.max)

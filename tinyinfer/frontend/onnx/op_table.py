@@ -29,18 +29,20 @@ class Tolerance:
 
 EXACT = Tolerance({}, "moves or compares values, rounds nothing")
 ROUNDED = Tolerance(
-    {"float64": 1e-15, "float32": 5e-7, "float16": 2e-3}, "a few correctly rounded operations"
+    {"float64": 1e-15, "float32": 5e-7, "float16": 2e-3, "bfloat16": 1.6e-2},
+    "a few correctly rounded operations",
 )
 TRANSCENDENTAL = Tolerance(
-    {"float64": 1e-13, "float32": 4e-6, "float16": 4e-3},
+    {"float64": 1e-13, "float32": 4e-6, "float16": 4e-3, "bfloat16": 3e-2},
     "polynomials within a few units in the last place, composed",
 )
 ACCUMULATED = Tolerance(
-    {"float64": 1e-12, "float32": 2e-5, "float16": 1e-2},
+    {"float64": 1e-12, "float32": 2e-5, "float16": 1e-2, "bfloat16": 3e-2},
     "sums in another order than the reference; the error grows with the square root of the length",
 )
 RECURRENT = Tolerance(
-    {"float64": 1e-11, "float32": 1e-4, "float16": 2e-2}, "accumulated sums fed back through the time steps"
+    {"float64": 1e-11, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1},
+    "accumulated sums fed back through the time steps",
 )
 
 
