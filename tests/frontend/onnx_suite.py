@@ -26,7 +26,7 @@ with warnings.catch_warnings():
 
 LIGHT_MODELS = sorted((Path(onnx.backend.test.__file__).parent / "data" / "light").glob("*.onnx"))
 
-AS_ONNXRUNTIME = {
+WRONG = {
     "test_dft_inverse": "expects 1.9e-7, the rounding of a single-precision FFT, where 0 is exact",
     "test_dft_inverse_opset19": "expects 1.9e-7, the rounding of a single-precision FFT, where 0 is exact",
     **{
@@ -35,7 +35,7 @@ AS_ONNXRUNTIME = {
         for expanded in ("", "_expanded")
     },
 }
-"""Cases whose expected outputs onnxruntime does not give either, and why."""
+"""Cases whose expected outputs no implementation has to give, and why."""
 
 BFLOAT16 = 2.0**-6
 """The suite's own least relative tolerance for bfloat16: two units in the last place."""
