@@ -118,8 +118,8 @@ def to_physical(lowered: LoweredKernel, buffers: dict[Node, Buffer]) -> Physical
         if e.op == "UPDATE":
             place: ValueUpdate = e.attrs
             address = address_of(place.indices, root.strides, root.offset)
-            made = Update(0, address, place.guards, combine=place.combine)
-            return expression("UPDATE", e.args, e.dtype, made)
+            update = Update(0, address, place.guards, combine=place.combine)
+            return expression("UPDATE", e.args, e.dtype, update)
         if e.op != "LOAD":
             return None
         access = e.attrs

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from onnx import TensorProto
+
 from tinyinfer.frontend.onnx.context import REQUIRED, NodeContext
 from tinyinfer.frontend.onnx.op_table import EXACT, ROUNDED, onnx_op
 from tinyinfer.frontend.onnx.tensors import element_bits
+from tinyinfer.frontend.onnx.text_numbers import as_text, from_text
+from tinyinfer.frontend.onnx.values import HostValue, Value, describe
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.dtypes import COMPLEX, NUMERIC, SCALE_FORMAT, numpy_dtype
@@ -70,6 +76,18 @@ def _as_scale(x: Node, saturate: bool, round_mode: str) -> Node:
     return elementwise("BITCAST", build.cast(code, "uint8"), dtype=SCALE_FORMAT)
 
 
+def _of_values(ctx: NodeContext, x: Value, dtype: str) -> Any:
+    """The conversion of a tensor of numbers or strings."""
+    if isinstance(x, HostValue) and x.kind == "string":
+        return x if dtype == "string" else ctx.host_call(lambda texts: (from_text(texts, dtype),), [x])
+    if not isinstance(x, Node):
+        ctx.fail(f"takes a tensor, not a {describe(x)}")
+    if dtype == "string":
+        ctx.require(x.dtype not in COMPLEX, f"does not convert {x.dtype} to strings")
+        return ctx.host_call(lambda numbers: (as_text(numbers),), [x])
+    return _checked(ctx, x, dtype)
+
+
 def _checked(ctx: NodeContext, x: Node, dtype: str) -> Node:
     if dtype in COMPLEX or x.dtype in COMPLEX:
         ctx.fail(f"does not convert {x.dtype} to {dtype}: complex numbers are not among its types")
@@ -78,28 +96,29 @@ def _checked(ctx: NodeContext, x: Node, dtype: str) -> Node:
     return convert(x, dtype, saturate, round_mode)
 
 
-@onnx_op("Cast", since=1, until=5, tolerance=ROUNDED)
-def cast_by_name(ctx: NodeContext, x: Node) -> Node:
+@onnx_op("Cast", since=1, until=5, tolerance=ROUNDED, values=True)
+def cast_by_name(ctx: NodeContext, x: Value) -> Any:
     """x as the element type that the attribute `to` names in words."""
     names = {"FLOAT": "float32", "DOUBLE": "float64", "INT": "int32"}
     text = ctx.string("to", REQUIRED).upper()
     dtype = names.get(text, text.lower())
-    ctx.require(dtype in NUMERIC, f"the attribute 'to' is '{text}', which is no supported type")
-    return _checked(ctx, x, dtype)
+    known = dtype in NUMERIC or dtype == "string"
+    ctx.require(known, f"the attribute 'to' is '{text}', which is no supported type")
+    return _of_values(ctx, x, dtype)
 
 
-@onnx_op("Cast", since=6, tolerance=ROUNDED)
-def cast(ctx: NodeContext, x: Node) -> Node:
+@onnx_op("Cast", since=6, tolerance=ROUNDED, values=True)
+def cast(ctx: NodeContext, x: Value) -> Any:
     """x as another element type; floats are truncated to integers."""
-    dtype = ctx.dtype("to")
-    ctx.require(dtype is not None, "the attribute 'to' is missing")
-    return _checked(ctx, x, dtype or x.dtype)
+    to = ctx.integer("to", REQUIRED)
+    return _of_values(ctx, x, "string" if to == TensorProto.STRING else ctx.dtype("to") or "")
 
 
-@onnx_op("CastLike", since=15, tolerance=ROUNDED)
-def cast_like(ctx: NodeContext, x: Node, other: Node) -> Node:
+@onnx_op("CastLike", since=15, tolerance=ROUNDED, values=True)
+def cast_like(ctx: NodeContext, x: Value, other: Value) -> Any:
     """x in the element type of the other input."""
-    return _checked(ctx, x, other.dtype)
+    ctx.require(isinstance(other, (Node, HostValue)), f"takes tensors, not a {describe(other)}")
+    return _of_values(ctx, x, str(getattr(other, "dtype", "")))
 
 
 @onnx_op("BitCast", since=26, tolerance=EXACT)

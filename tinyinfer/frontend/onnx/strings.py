@@ -7,6 +7,7 @@ strings.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,9 @@ import onnx
 from tinyinfer.frontend.onnx.op_table import OpEntry
 from tinyinfer.frontend.onnx.values import HostCall, HostValue, Value
 from tinyinfer.ir import build
-from tinyinfer.ir.node import Node
+from tinyinfer.ir.node import Node, topological_order
 from tinyinfer.ir.oracle import evaluate
+from tinyinfer.ir.passes.rewrite import rebuilt
 
 if TYPE_CHECKING:
     from tinyinfer.frontend.onnx.context import NodeContext
@@ -27,19 +29,22 @@ _CODE = "int64"
 def on_strings(entry: OpEntry, context: NodeContext, inputs: list[Value | None]) -> HostCall:
     """The host call that applies an op to tensors of strings; fails where ONNX has no such op."""
     letter, outputs = _typing(context, inputs)
-    named: list[Node | None] = []
+    given: list[Node | None] = []
+    fed: dict[int, Node] = {}
     for number, value in enumerate(inputs):
         if isinstance(value, HostValue):
-            named.append(build.input_node(f"{context.name}/{number}", value.shape, _CODE))
-        elif isinstance(value, Node) and context.known(value) is None:
-            named.append(build.input_node(f"{context.name}/{number}", value.shape, value.dtype))
+            given.append(build.input_node(f"{context.name}/{number}", value.shape, _CODE))
+        elif isinstance(value, Node):
+            given.append(value)
+            if context.known(value) is None:
+                fed[id(value)] = build.input_node(f"{context.name}/{number}", value.shape, value.dtype)
         else:
-            named.append(value if isinstance(value, Node) else None)
-    made = entry.function(context, *named)
+            given.append(None)
+    made = entry.function(context, *given)
     results = [r for r in (made if isinstance(made, (tuple, list)) else [made])][: context.outputs]
     if any(not isinstance(r, Node) for r in results):
         context.unsupported("its result is no tensor, which strings do not allow")
-    nodes: list[Node] = [r for r in results if isinstance(r, Node)]
+    nodes = _over_feeds([r for r in results if isinstance(r, Node)], fed)
     texts = [kind == letter for kind in outputs[: len(nodes)]]
 
     def run(*arguments: Any) -> tuple[Any, ...]:
@@ -55,9 +60,20 @@ def on_strings(entry: OpEntry, context: NodeContext, inputs: list[Value | None])
                 feeds[f"{context.name}/{number}"] = argument
         names = np.array(table, object)
         values = evaluate(nodes, feeds)
-        return tuple(names[v] if text else v for v, text in zip(values, texts))
+        return tuple(
+            np.array(names[v], object).reshape(v.shape) if text else v for v, text in zip(values, texts)
+        )
 
     return HostCall(run, tuple(inputs), len(nodes))
+
+
+def _over_feeds(results: list[Node], fed: Mapping[int, Node]) -> list[Node]:
+    """The results over what the host function is fed, in place of the values of the graph."""
+    memo: dict[int, Node] = {}
+    for current in topological_order(results):
+        inputs = tuple(memo[id(x)] for x in current.inputs)
+        memo[id(current)] = fed.get(id(current)) or rebuilt(current, inputs)
+    return [memo[id(r)] for r in results]
 
 
 def _typing(context: NodeContext, inputs: list[Value | None]) -> tuple[str, list[str]]:
