@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -51,6 +51,13 @@ class Pattern:
     """The key with these dimensions removed."""
 
 
+@runtime_checkable
+class RunsInto(Protocol):
+    """An executable that can write its outputs into arrays that it is given."""
+
+    def run_into(self, feeds: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None: ...
+
+
 class Range:
     """A capacity graph compiled, with padded copies of its inputs."""
 
@@ -64,6 +71,8 @@ class Range:
             if any(s.slope for s in sizes)
         }
         self._order = [spec.name for spec in executable.inputs]
+        # memory that is written again and again costs no page faults
+        self._results = [np.empty(s.shape, numpy_dtype(s.dtype)) for s in executable.outputs]
         self._last = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -82,13 +91,16 @@ class Range:
                 feeds[name] = buffer
             self._last = n
             feeds[self.made.symbol] = np.array(n, np.int64)
-            results = self.executable.run([feeds[name] for name in self._order])
-        outputs = []
-        for result, sizes in zip(results, self.made.outputs.values()):
-            if any(s.slope for s in sizes):
-                result = np.ascontiguousarray(result[tuple(slice(0, s.at(n)) for s in sizes)])
-            outputs.append(result)
-        return outputs
+            ordered = [feeds[name] for name in self._order]
+            if isinstance(self.executable, RunsInto):
+                self.executable.run_into(ordered, self._results)
+                results = self._results
+            else:
+                results = self.executable.run(ordered)
+            return [
+                np.array(result[tuple(slice(0, s.at(n)) for s in sizes)], order="C")
+                for result, sizes in zip(results, self.made.outputs.values())
+            ]
 
     def close(self) -> None:
         """Free the executable, after the run that may be using it."""
@@ -298,13 +310,22 @@ def _with(key: Key, pattern: Pattern, n: int) -> Key:
 
 def _fits(pattern: Pattern, key: Key) -> int | None:
     """The size n of a key that follows the pattern, else None."""
-    rest = pattern.rest
+    rest, first = pattern.rest, pattern.places[0]
     if len(key) != len(rest):
         return None
-    for (name, a), (other, b) in zip(key, rest):
-        if name != other or not isinstance(a, tuple) or a[0] != b[0] or len(a[1]) != len(b[1]):
+    changed = {number for number, _ in pattern.places}
+    for number, ((name, a), (other, b)) in enumerate(zip(key, rest)):
+        if name != other or (number not in changed and a != b):
             return None
-    n = _dimension(key, pattern.places[0])
-    if n < 1 or _with(key, pattern, n) != key or _without(key, pattern.places) != rest:
+        if not isinstance(a, tuple) or a[0] != b[0] or len(a[1]) != len(b[1]):
+            return None
+    n = _dimension(key, first)
+    if n < 1 or any(_dimension(key, p) - n != o for p, o in zip(pattern.places, pattern.offsets)):
         return None
-    return n
+    fixed = set(pattern.places)
+    same = all(
+        x == y or (number, axis) in fixed
+        for number in changed
+        for axis, (x, y) in enumerate(zip(key[number][1][1], rest[number][1][1]))
+    )
+    return n if same else None
