@@ -259,18 +259,22 @@ def _guard_condition(guards: tuple[tuple[Index, int], ...]) -> Expr:
 def _guard_loads(root: Expr, guards: tuple[tuple[Index, int], ...]) -> Expr:
     """`root` with every load guarded as well, also those of indices: nothing outside of a buffer is read.
 
-    But for what the guards read themselves, which is read anyway.
+    What a guard itself is computed from is loaded whether it holds or not, and stays as it is.
     """
-    read: set[Expr] = set()
-    for value, _ in guards:
-        for atom in atoms_of(value):
-            if isinstance(atom, Slot) and atom.payload is not None:
-                read.update(walk_with_indices(atom.payload))
+    own = {g: _data_of(g[0]) for g in guards}
 
     def guarded(e: Expr) -> Expr | None:
-        if e.op != "LOAD" or e in read:
+        if e.op != "LOAD":
             return None
-        extra = tuple(g for g in guards if g not in e.attrs.guards)
+        extra = tuple(g for g in guards if g not in e.attrs.guards and id(e) not in own[g])
+        if not extra:
+            return None
         return expression("LOAD", (), e.dtype, replace(e.attrs, guards=(*e.attrs.guards, *extra)))
 
     return rebuild(root, guarded)
+
+
+def _data_of(value: Index) -> set[int]:
+    """The expressions (by id) that an index reads its data from."""
+    payloads = [a.payload for a in atoms_of(value) if isinstance(a, Slot)]
+    return {id(e) for payload in payloads for e in walk_with_indices(payload)}

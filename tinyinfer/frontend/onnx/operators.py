@@ -20,6 +20,8 @@ FAMILIES = (
     "ops_shape",
     "ops_constant",
     "ops_index",
+    "ops_scatter",
+    "ops_sort",
     "ops_reduce",
     "ops_norm",
     "ops_resize",

@@ -15,6 +15,7 @@ from tinyinfer.frontend.onnx.op_table import (
     onnx_op,
 )
 from tinyinfer.frontend.onnx.ops_elementwise import is_float, like
+from tinyinfer.frontend.onnx.scan import running
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.index import index
@@ -194,15 +195,13 @@ def _hardmax(x: Node, axis: int) -> Node:
 
 @onnx_op("CumSum", since=11, tolerance=ACCUMULATED)
 def cumulative_sum(ctx: NodeContext, x: Node, axis: Node) -> Node:
-    """Running sum along an axis: a sum over a window that reaches back to the start."""
+    """Running sum along an axis."""
     where = ctx.axis(int(ctx.constant_scalar(axis, "axis")), len(x.shape))
-    n = x.shape[where]
-    if n == 0:
-        return x
-    exclusive, reverse = ctx.flag("exclusive"), ctx.flag("reverse")
-    order = [i for i in range(len(x.shape)) if i != where] + [where]
-    moved = build.permute(x, order)
-    reach, near = n - 1 + exclusive, -int(exclusive)
-    before, after = (near, reach) if reverse else (reach, near)
-    summed = build.reduce("SUM", build.window(moved, [n], [1], [1], [before], [after]), [len(x.shape)])
-    return build.permute(summed, [order.index(i) for i in range(len(order))])
+    return running("SUM", x, where, ctx.flag("exclusive"), ctx.flag("reverse"))
+
+
+@onnx_op("CumProd", since=26, tolerance=ACCUMULATED)
+def cumulative_product(ctx: NodeContext, x: Node, axis: Node) -> Node:
+    """Running product along an axis."""
+    where = ctx.axis(int(ctx.constant_scalar(axis, "axis")), len(x.shape))
+    return running("PROD", x, where, ctx.flag("exclusive"), ctx.flag("reverse"))
