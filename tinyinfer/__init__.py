@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RuntimeException,
         TinyInferError,
     )
+    from tinyinfer.frontend.onnx.limits import Limits
     from tinyinfer.runtime.defaults import set_default_logger_severity, set_seed
     from tinyinfer.runtime.session import InferenceSession
     from tinyinfer.runtime.session_options import (
@@ -43,6 +44,7 @@ _HOME = {
     "RunOptions": "tinyinfer.runtime.session_options",
     "GraphOptimizationLevel": "tinyinfer.runtime.session_options",
     "ExecutionMode": "tinyinfer.runtime.session_options",
+    "Limits": "tinyinfer.frontend.onnx.limits",
     "NodeArg": "tinyinfer.runtime.signature",
     "ModelMetadata": "tinyinfer.runtime.signature",
     "get_all_providers": "tinyinfer.backends.registry",
@@ -72,6 +74,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidGraph",
     "InvalidProtobuf",
+    "Limits",
     "ModelMetadata",
     "NoModel",
     "NoSuchFile",

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyinfer.budget import check_time
 from tinyinfer.ir.index import Axis, Index
 from tinyinfer.ir.ops import ELEMENTWISE, REDUCE
 
@@ -200,6 +201,9 @@ class Node:
 _INTERNED: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()
 
 
+_made = 0
+
+
 def node(
     op: str,
     inputs: Iterable[Node] = (),
@@ -217,6 +221,10 @@ def node(
         if origin:
             found.origin = found.origin | frozenset(origin)
         return found
+    global _made
+    _made += 1
+    if not _made & 1023:
+        check_time()
     made = Node()
     made.op, made.inputs, made.attrs, made.shape, made.dtype = op, inputs, attrs, shape, dtype
     made.origin = frozenset(origin)

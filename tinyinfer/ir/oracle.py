@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyinfer.budget import check_time, check_trips
 from tinyinfer.ir import index as algebra
 from tinyinfer.ir.dtypes import (
     NARROW,
@@ -46,6 +47,7 @@ def evaluate_virtual(outputs: Sequence[Node], feeds: Mapping[str, np.ndarray]) -
     left: dict[int, list[np.ndarray]] = {}
     with np.errstate(all="ignore"):
         for current in order:
+            check_time()
             operands = _operands(current)
             arrays = [values[id(x)] for x in operands]
             if current.op == "LOOP":
@@ -74,6 +76,7 @@ def run_loop(body: LoopBody, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, 
     names = [x.attrs for x in body.inputs]
     number = 0
     while going and number < steps:
+        check_trips(number)
         taken = [x[-1 - number if back else number] for x, back in zip(scanned, body.scanned)]
         feeds = dict(zip(names, [np.int64(number), *carried, *taken, *captured], strict=True))
         results = evaluate(body.outputs, feeds)

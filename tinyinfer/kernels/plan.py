@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tinyinfer.budget import check_time
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.index import Axis
 from tinyinfer.ir.node import Graph, Node
@@ -133,6 +134,7 @@ def build_steps(
     steps: list[Step] = []
     haloed: set[Buffer] = set()
     for lowered, contraction in zip(assigned.kernels, assigned.contractions):
+        check_time()
         if isinstance(lowered, LoopKernel):
             steps.append(loop_step(lowered, assigned.buffers, printer, options, parameters))
             continue

@@ -13,19 +13,20 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinyinfer.backends.base import Device, Executable, LaunchTime
 from tinyinfer.config import CompileOptions
-from tinyinfer.errors import Fail, TinyInferError
-from tinyinfer.ir.node import Graph
+from tinyinfer.errors import EPFail, Fail, RuntimeException, TinyInferError
+from tinyinfer.ir.node import Graph, Node, topological_order
 from tinyinfer.runtime.debug import show_compile
 from tinyinfer.runtime.ranges import Ranges
 
 if TYPE_CHECKING:
+    from tinyinfer.frontend.onnx.limits import Limits
     from tinyinfer.frontend.onnx.trace import Call, Segment
 
 ROOTS = 16
@@ -104,7 +105,17 @@ class Runnable:
 
 
 def _work(graph: Graph) -> int:
-    return sum(n.inputs[0].size if n.is_reduce else n.size for n in graph.nodes() if n.op != "INPUT")
+    return _work_of(graph.nodes())
+
+
+def _work_of(nodes: Iterable[Node]) -> int:
+    work = 0
+    for n in nodes:
+        if n.op == "LOOP":
+            work += n.attrs.steps * (1 + _work_of(topological_order(n.attrs.outputs)))
+        elif n.op != "INPUT":
+            work += n.inputs[0].size if n.is_reduce else n.size
+    return work
 
 
 class Stage:
@@ -161,7 +172,11 @@ class Program:
         logger: logging.Logger,
         eager: bool = True,
         roots: int = ROOTS,
+        limits: Limits | None = None,
     ):
+        from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS
+
+        self._limits = limits if limits is not None else DEFAULT_LIMITS
         self._start, self._device, self._options, self._threads = start, device, options, threads
         self._title, self._logger = title, logger
         self.eager, self._limit = eager, roots
@@ -185,7 +200,13 @@ class Program:
     def compile(self, graph: Graph) -> Executable:
         """A graph on the program's device."""
         start = time.perf_counter()
-        executable = self._device.compile(graph, self._options, self._threads)
+        try:
+            with self._limits.spending():
+                executable = self._device.compile(graph, self._options, self._threads)
+        except (MemoryError, OSError) as error:
+            if isinstance(error, TinyInferError):
+                raise
+            raise EPFail(f"{self._title}: there is not enough memory to compile it ({error})") from error
         seconds = time.perf_counter() - start
         described = " ".join(f"{name}:{'x'.join(map(str, n.shape))}" for name, n in graph.inputs.items())
         self._logger.info("%s compiled for %s in %.0f ms", self._title, described, seconds * 1e3)
@@ -196,7 +217,14 @@ class Program:
         """The program of a subgraph that a host function drives."""
         title = f"{self._title}: {body.graph.name or 'subgraph'}"
         return Program(
-            body.start, self._device, self._options, self._threads, title, self._logger, eager=False
+            body.start,
+            self._device,
+            self._options,
+            self._threads,
+            title,
+            self._logger,
+            eager=False,
+            limits=self._limits,
         )
 
     def close(self) -> None:
@@ -226,7 +254,9 @@ class Program:
                 found = children.get(key)
             if found is not None:
                 return found
-            made = Stage(self, make(), parent, key)
+            with self._limits.spending():
+                segment = make()
+            made = Stage(self, segment, parent, key)
             with self._lock:
                 children[key] = made
                 self._stages[id(made)] = made
@@ -275,6 +305,8 @@ class Program:
                 return self._walked(key, inputs) if results is None else results
             except Evicted:
                 continue
+            except MemoryError:
+                raise RuntimeException(f"{self._title}: there is not enough memory to run it") from None
 
     def _in_range(self, key: Key, inputs: Mapping[str, Any]) -> list[Any] | None:
         """The outputs from a compilation for a range of sizes; None where there is none for this key."""
@@ -295,7 +327,8 @@ class Program:
         return root.runnable if root is not None and root.whole else None
 
     def _graph_of(self, key: Key) -> Graph | None:
-        segment = self._start(key)
+        with self._limits.spending():
+            segment = self._start(key)
         return segment.graph if segment.whole else None
 
     def _walked(self, key: Key, inputs: Mapping[str, Any]) -> list[Any]:

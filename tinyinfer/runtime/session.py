@@ -27,7 +27,7 @@ from tinyinfer.runtime.signature import ModelMetadata, NodeArg
 from tinyinfer.runtime.trace import Trace
 
 if TYPE_CHECKING:
-    from tinyinfer.frontend.onnx import OnnxModel, ValueSpec
+    from tinyinfer.frontend.onnx import Limits, OnnxModel, ValueSpec
     from tinyinfer.frontend.onnx.trace import Segment
 
 _IGNORED_ARGUMENTS = frozenset(("disabled_optimizers", "enable_fallback", "read_config_from_model"))
@@ -40,6 +40,7 @@ class InferenceSession:
     `providers`: device names, best first ("CPU", or onnxruntime's "CPUExecutionProvider"), or pairs of a name
     and an options dict; None is the machine's default device. The first one that can be used is used, and no
     other.
+    `limits`: how much the model may ask for (`tinyinfer.Limits`).
 
     Raises NoSuchFile, InvalidProtobuf, NoModel, InvalidGraph or NotImplemented for the model, ValueError for
     a device that is unknown or absent, InvalidArgument for options.
@@ -56,9 +57,10 @@ class InferenceSession:
         sess_options: SessionOptions | None = None,
         providers: Sequence[str | tuple[str, dict]] | None = None,
         provider_options: Sequence[dict] | None = None,
+        limits: Limits | None = None,
         **kwargs: Any,
     ):
-        from tinyinfer.frontend.onnx import UnsupportedModel, blockers, load_model
+        from tinyinfer.frontend.onnx import Limits, UnsupportedModel, blockers, load_model
 
         unknown = set(kwargs) - _IGNORED_ARGUMENTS
         if unknown:
@@ -72,7 +74,7 @@ class InferenceSession:
         self._logger = session_logger(self._options.logid, self._options.log_severity_level)
         device, chosen_options = _choose_device(providers, provider_options)
         start = time.perf_counter_ns()
-        self._model: OnnxModel = load_model(path_or_bytes)
+        self._model: OnnxModel = load_model(path_or_bytes, limits if limits is not None else Limits())
         loaded = time.perf_counter_ns()
         missing = blockers(self._model)
         if missing:
@@ -243,6 +245,7 @@ class InferenceSession:
             self._options.intra_op_num_threads,
             self._title,
             self._logger,
+            limits=self._model.limits,
         )
         self._close = weakref.finalize(self, self._program.close)
         self._compile_early()
@@ -336,7 +339,8 @@ def _starter(model: OnnxModel) -> Callable[[Key], Segment]:
     def first_segment(key: Key) -> Segment:
         from tinyinfer.frontend.onnx.trace import start
 
-        return start(model, dict(key))
+        with model.limits.spending():
+            return start(model, dict(key))
 
     return first_segment
 

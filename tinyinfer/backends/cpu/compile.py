@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tinyinfer.backends.cpu.target import CpuTarget
+from tinyinfer.budget import check_time
 from tinyinfer.errors import EPFail
 
 if TYPE_CHECKING:
@@ -149,8 +150,10 @@ def _compile_all(
     made: dict[str, bytes] = {}
     with WorkerPool(target, worth_sharing(len(sources), threads)) as pool:
         for source in sources:
+            check_time()
             pool.submit(source.key, source.name, source.text())
         for key, data in pool.results():
+            check_time()
             made[key] = data
             if progress is not None:
                 progress(done + len(made), total)

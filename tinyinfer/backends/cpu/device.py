@@ -9,7 +9,9 @@ from tinyinfer.backends.cpu.llvm_map import MapPrinter
 from tinyinfer.backends.cpu.llvm_scatter import ScatterPrinter
 from tinyinfer.backends.cpu.loop import loop_text
 from tinyinfer.backends.cpu.target import CpuTarget, host_target
+from tinyinfer.budget import check_bytes
 from tinyinfer.config import CompileOptions
+from tinyinfer.ir.dtypes import numpy_dtype
 from tinyinfer.ir.node import Graph
 from tinyinfer.kernels.halo import HaloRegion
 from tinyinfer.kernels.nest import LoopNest
@@ -66,6 +68,8 @@ class CpuDevice:
         # the bytes are those of the storage types, but callers see the arrays as what the model says
         plan.inputs = [TensorSpec(name, x.shape, x.dtype) for name, x in graph.inputs.items()]
         plan.outputs = [TensorSpec(name, x.shape, x.dtype) for name, x in graph.outputs.items()]
+        results = sum(x.size * numpy_dtype(x.dtype).itemsize for x in graph.outputs.values())
+        check_bytes(plan.peak_bytes + results, "the compiled graph with its outputs")
         sources = kernel_sources(plan.launches)
         plan.stages["assembly"] = lambda: "\n\n".join(assembly(s.text(), target) for s in sources.values())
         return CpuExecutable(plan, target, threads)

@@ -176,6 +176,7 @@ class CpuExecutable:
         with native.lock:
             self._prepare(feeds, outputs)
             native.run(native.context, self._io_address)
+            native.tables.loops.check()
 
     def profile(self, feeds: Sequence[np.ndarray], runs: int = 10) -> list[LaunchTime]:
         """Median seconds of each launch over `runs` runs on all threads, one launch after the other."""
@@ -187,6 +188,7 @@ class CpuExecutable:
             with native.lock:
                 self._prepare(feeds, outputs)
                 native.profile(native.context, self._io_address, row.ctypes.data)
+                native.tables.loops.check()
         columns = np.diff(stamps, axis=1).T.tolist()
         return [
             LaunchTime(

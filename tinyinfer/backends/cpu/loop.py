@@ -15,7 +15,9 @@ from tinyinfer.backends.cpu import driver
 LAUNCHES, COUNT, STEPS, TRIPS, ENTER, GO_ON, ITERATION, LEFT = 0, 8, 16, 24, 32, 40, 48, 56
 CURSORS, CURSOR_COUNT = 64, 72
 BEFORE, BEFORE_COUNT, AFTER, AFTER_COUNT, CLEARED, CLEARED_COUNT = 80, 88, 96, 104, 112, 120
-WORDS = 16
+ALLOWED, MADE = 128, 136
+"""Iterations that one run of the plan may make, and those that it made; more, where it was stopped."""
+WORDS = 18
 CURSOR = 24
 COPY = 24
 """{to, from, bytes}"""
@@ -171,11 +173,16 @@ prepare:
   %before.count = call i64 @word(ptr %record, i64 @BEFORE_COUNT@)
   call void @copy(ptr %before, i64 %before.count)
   %entered = call i1 @holds(ptr %enter)
+  %allowed = call i64 @word(ptr %record, i64 @ALLOWED@)
+  %made = call i64 @word(ptr %record, i64 @MADE@)
+  %room = sub i64 %allowed, %made
+  %short = icmp slt i64 %room, %most
+  %end.at = select i1 %short, i64 %room, i64 %most
   br label %check
 check:
   %t = phi i64 [0, %prepare], [%t.next, %end]
   %going = phi i1 [%entered, %prepare], [%again, %end]
-  %within = icmp slt i64 %t, %most
+  %within = icmp slt i64 %t, %end.at
   %run = and i1 %within, %going
   br i1 %run, label %begin, label %leave
 begin:
@@ -209,6 +216,14 @@ end:
   %t.next = add i64 %t, 1
   br label %check
 leave:
+  %reached = xor i1 %within, true
+  %cut = and i1 %reached, %going
+  %stopped = and i1 %cut, %short
+  %one = zext i1 %stopped to i64
+  %made.now = add i64 %made, %t
+  %made.up = add i64 %made.now, %one
+  %made.place = getelementptr i8, ptr %record, i64 @MADE@
+  store i64 %made.up, ptr %made.place, align 8
   %after = call ptr @pointer(ptr %record, i64 @AFTER@)
   %after.count = call i64 @word(ptr %record, i64 @AFTER_COUNT@)
   call void @copy(ptr %after, i64 %after.count)

@@ -11,7 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tinyinfer.backends.cpu import driver, loop
+from tinyinfer.budget import current
+from tinyinfer.errors import RuntimeException
 from tinyinfer.runtime.plan import BufferRef, Launch, LoopLaunch, Moving
+
+_MADE = loop.MADE // 8
 
 Place = Callable[[int, BufferRef], None]
 """Writes the address of a reference to the plan's memory into the word at an address, now or before a run."""
@@ -24,10 +28,24 @@ class LoopTables:
     def __init__(self, functions: Mapping[str, int], place: Place):
         self._functions, self._place = functions, place
         self._memory: list[np.ndarray] = []
+        self.records: list[tuple[np.ndarray, str]] = []
+        self.allowed = current().loop_trips
 
     def add(self, launch: Launch) -> int:
         """The address of the record of a loop's launch."""
         return _Loop(self, launch, None).address
+
+    def check(self) -> None:
+        """After a run: RuntimeException where a loop was stopped."""
+        stopped = None
+        for record, title in self.records:
+            if record[_MADE] > self.allowed:
+                stopped = title
+            record[_MADE] = 0
+        if stopped is not None:
+            raise RuntimeException(
+                f"the loop {stopped} made {self.allowed} trips, the limit loop_trips (tinyinfer.Limits)"
+            )
 
     def words(self, count: int) -> np.ndarray:
         made = np.zeros(max(count, 1), np.int64)
@@ -44,6 +62,8 @@ class _Loop:
         self.cursors: list[tuple[int, int, int]] = []
         self.record = tables.words(loop.WORDS)
         self.address = self.record.ctypes.data
+        tables.records.append((self.record, launch.title))
+        self._set(loop.ALLOWED, tables.allowed)
         plan: LoopLaunch = launch.loop
         self._set(loop.LAUNCHES, self._launches(plan.launches))
         self._set(loop.COUNT, len(plan.launches))

@@ -84,7 +84,7 @@ class Tables:
             else:
                 raise ValueError(f"unknown buffer space {ref.space!r}")
 
-        self._loops = LoopTables(functions, place)
+        self.loops = LoopTables(functions, place)
         total = 0
         following = self.address + arguments_at
         for number, launch in enumerate(launches):
@@ -92,7 +92,7 @@ class Tables:
             counter = self.address + counters_at + number * parts
             needed = before if launch.waits else 0
             if launch.loop is not None:
-                arguments = self._loops.add(launch)
+                arguments = self.loops.add(launch)
             else:
                 arguments = following
                 for ref in launch.arguments:

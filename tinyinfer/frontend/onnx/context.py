@@ -277,6 +277,11 @@ class NodeContext:
             self.fail(f"the input '{what}' must be one number, not of shape {list(value.shape)}")
         return value.reshape(-1)[0].item()
 
+    def all_given(self, inputs: Sequence[Any]) -> None:
+        """Fail where a list of inputs is empty or one of them is left out."""
+        self.require(bool(inputs), "takes at least one input")
+        self.require(all(x is not None for x in inputs), "none of its inputs may be left out")
+
     def same_dtype(self, *inputs: Node | None) -> str:
         """The one dtype of the inputs given; fails where they differ."""
         dtypes = list(dict.fromkeys(x.dtype for x in inputs if x is not None))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
+from tinyinfer.budget import TooManyTrips, check_time, fewer_trips
 from tinyinfer.frontend.onnx import functions
 from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.errors import (
@@ -24,7 +25,7 @@ from tinyinfer.frontend.onnx.errors import (
     NotSupported,
     UnsupportedModel,
 )
-from tinyinfer.frontend.onnx.limits import Limits
+from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.frontend.onnx.model import OnnxModel, ValueSpec, function_key, node_name, ordered_nodes
 from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain, find_op
 from tinyinfer.frontend.onnx.schema_functions import function_body
@@ -92,7 +93,9 @@ def unsupported_input(value: ValueSpec) -> str:
     return f"the input '{value.name}' is a {value.onnx_type or 'value of no type'}, which is not supported"
 
 
-def checked_shape(value: ValueSpec, shape: Sequence[int]) -> tuple[int, ...]:
+def checked_shape(
+    value: ValueSpec, shape: Sequence[int], limits: Limits = DEFAULT_LIMITS
+) -> tuple[int, ...]:
     """`shape` if the model's input may have it, InvalidArgument otherwise."""
     shape = tuple(int(d) for d in shape)
     declared = value.shape
@@ -100,7 +103,7 @@ def checked_shape(value: ValueSpec, shape: Sequence[int]) -> tuple[int, ...]:
         len(declared) != len(shape) or any(isinstance(d, int) and d != s for d, s in zip(declared, shape))
     ):
         raise InvalidArgument(f"the input '{value.name}' has shape {list(declared)}, not {list(shape)}")
-    if any(d < 0 for d in shape):
+    if any(d < 0 for d in shape) or not limits.allows(shape):
         raise InvalidArgument(f"the input '{value.name}' cannot have shape {list(shape)}")
     return shape
 
@@ -118,7 +121,7 @@ def _inputs(
             raise NeedsHost(f"the input '{value.name}' is a {value.onnx_type}, no tensor of numbers")
         if value.name not in shapes:
             raise InvalidArgument(f"no shape is given for the input '{value.name}'")
-        shape = checked_shape(value, shapes[value.name])
+        shape = checked_shape(value, shapes[value.name], model.limits)
         made = build.input_node(value.name, shape, value.dtype)
         inputs[value.name] = scope.values[value.name] = made
         if value.name in known_values:
@@ -182,6 +185,7 @@ class Importer:
                 continue
             node = frame.nodes[frame.position]
             self.count += 1
+            check_time()
             if self.count > self.limits.max_nodes:
                 raise InvalidGraph(
                     f"the model has more than {self.limits.max_nodes} nodes with its functions inlined"
@@ -329,6 +333,13 @@ class Importer:
         """Give the results of a node their names in its scope."""
         names = list(context.proto.output)
         results = [*results, *[None] * (len(names) - len(results))][: len(names)]
+        for name, value in zip(names, results):
+            for made in nodes_of(value):
+                if not self.limits.allows(made.shape):
+                    context.fail(
+                        f"the output '{name}' of shape {list(made.shape)} is over the limit max_elements = "
+                        f"{self.limits.max_elements}"
+                    )
         folded = self._fold(inputs, results) if context.folds else results
         self._record_origin([n for r in folded for n in nodes_of(r)], context.name)
         for name, value in zip(names, folded):
@@ -337,12 +348,6 @@ class Importer:
             if value is None:
                 context.scope.unavailable[name] = f"{context.label}: the output '{name}' is not supported"
                 continue
-            for made in nodes_of(value):
-                if made.size > self.limits.max_elements:
-                    context.fail(
-                        f"the output '{name}' of shape {list(made.shape)} is over the limit of "
-                        f"{self.limits.max_elements} elements"
-                    )
             context.scope.values[name] = value
 
     def _call_now(self, context: NodeContext, call: HostCall) -> list[Value] | None:
@@ -489,7 +494,11 @@ class Importer:
     def _compute(self, x: Node) -> np.ndarray | None:
         if self._is_open(x):
             return None
-        return evaluate([self._settled(x)], {})[0]
+        try:
+            with fewer_trips(self.limits.fold_elements):
+                return evaluate([self._settled(x)], {})[0]
+        except TooManyTrips:
+            return None
 
     def _settled(self, x: Node) -> Node:
         """`x` over constants in place of the values that are assumed."""

@@ -1,13 +1,30 @@
-"""How much a model may ask of the importer. Defaults are far above real models and far below what hurts."""
+"""How much a model may ask for. Defaults are far above real models and far below what hurts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from tinyinfer.budget import spending
+
+
+def _physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 36
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on importing one model; exceeding one raises InvalidGraph or NotImplemented in words."""
+    """Bounds on importing, compiling and running one model.
+
+    Exceeding one raises an error in words: InvalidGraph or NotImplemented while importing, Fail while
+    compiling, RuntimeException while running.
+    """
 
     max_nodes: int = 200_000
     """ONNX nodes imported, with functions and branches inlined."""
@@ -18,8 +35,18 @@ class Limits:
     max_elements: int = 1 << 34
     """Elements of one tensor, weights and intermediate values alike."""
 
-    loop_trips: int = 1_000_000
+    loop_trips: int = 10_000_000
     """Trips of one loop in one run."""
+
+    max_sequence: int = 1 << 20
+    """Elements of one sequence."""
+
+    max_bytes: int = field(default_factory=_physical_memory)
+    """Memory of one compiled graph: its arena, parameters and outputs. The default is the machine's memory.
+    """
+
+    compile_seconds: float = 600.0
+    """Seconds that one import, or one compilation, may take."""
 
     max_inverse: int = 64
     """Rows of a matrix to invert; each is a step of the graph."""
@@ -32,6 +59,14 @@ class Limits:
 
     constant_elements: int = 1 << 24
     """Elements of a value that an op needs as a number during the import."""
+
+    def allows(self, shape: Iterable[int]) -> bool:
+        """Whether a tensor may have this shape. Sizes beside one of 0 count too: nothing can hold them."""
+        return math.prod(max(d, 1) for d in shape) <= self.max_elements
+
+    def spending(self) -> AbstractContextManager[None]:
+        """The budget of one import or compilation, from now on."""
+        return spending(self.compile_seconds, self.max_bytes, self.loop_trips)
 
 
 DEFAULT_LIMITS = Limits()

@@ -329,7 +329,7 @@ def _constant_power(a: Node, exponent: float) -> Node | None:
 
 def variadic(op: str, ctx: NodeContext, inputs: tuple[Node, ...]) -> Node:
     """The inputs joined by a binary op, broadcast to their common shape."""
-    ctx.require(bool(inputs), "takes at least one input")
+    ctx.all_given(inputs)
     ctx.same_dtype(*inputs)
     if ctx.opset < 8:
         ctx.require(len({x.shape for x in inputs}) == 1, "its inputs must be of one shape before opset 8")

@@ -164,7 +164,7 @@ def _tiled(ctx: NodeContext, x: Node, repeats: Sequence[int]) -> Node:
 @onnx_op("Concat", tolerance=EXACT)
 def concat(ctx: NodeContext, *inputs: Node) -> Node:
     """The inputs side by side along an axis."""
-    ctx.require(bool(inputs), "takes at least one input")
+    ctx.all_given(inputs)
     ctx.same_dtype(*inputs)
     rank = len(inputs[0].shape)
     ctx.require(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -142,7 +143,7 @@ def tf_idf_vectorizer(ctx: NodeContext, x: Value) -> Any:
         factor[places] = np.asarray(weights, np.float32)
 
     def run(a: np.ndarray) -> tuple[np.ndarray]:
-        rows = a.reshape(-1, a.shape[-1]) if a.ndim else a.reshape(1, 1)
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) if a.ndim else a.reshape(1, 1)
         counts = np.zeros((len(rows), width), np.float32)
         for row, words in zip(counts, rows.tolist()):
             for place in _occurrences(words, grams, (least, most), skips):
@@ -181,9 +182,7 @@ def _occurrences(words: list[Any], grams: Grams, lengths: tuple[int, int], skips
     least, most = lengths
     used = {len(gram) for gram in grams}
     found = []
-    for length in range(least, most + 1):
-        if length not in used:
-            continue
+    for length in sorted(n for n in used if least <= n <= most):
         for distance in range(1, 2 if length == 1 else skips + 2):
             reach = distance * (length - 1)
             if reach >= len(words):

@@ -21,6 +21,7 @@ def _register_optimizer(name: str, step: Step, states: int, tolerance: Tolerance
     """An optimizer of any number of parameters: inputs R, T, all values, all gradients, all of each state."""
 
     def function(ctx: NodeContext, rate: Node, count: Node, *tensors: Node) -> list[Node]:
+        ctx.all_given(tensors)
         kinds = 2 + states
         n = len(tensors) // kinds
         ctx.require(

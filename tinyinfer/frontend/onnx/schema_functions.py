@@ -16,6 +16,9 @@ from tinyinfer.ir.node import Node
 
 _ELEMENT = {name: number for number, (name, _) in ELEMENT_TYPES.items()}
 
+_LAST = (1 << 31) - 1
+"""What the onnx package takes as an opset at most."""
+
 
 def has_function(domain: str, name: str, opset: int) -> bool:
     """Whether ONNX defines the op by a function body at this opset."""
@@ -55,7 +58,7 @@ def function_body(
 
 def _schema(domain: str, name: str, opset: int) -> Any:
     try:
-        return onnx.defs.get_schema(name, opset, "" if domain == "ai.onnx" else domain)
+        return onnx.defs.get_schema(name, min(max(opset, 1), _LAST), "" if domain == "ai.onnx" else domain)
     except onnx.defs.SchemaError:
         return None
 

@@ -106,9 +106,10 @@ class TensorReader:
         elements = 1
         for d in shape:
             elements *= d
-        if elements > self._limits.max_elements:
+        if not self._limits.allows(shape):
             raise InvalidGraph(
-                f"{what} declares {elements} elements, over the limit of {self._limits.max_elements}"
+                f"{what} declares the shape {list(shape)}, over the limit max_elements = "
+                f"{self._limits.max_elements}"
             )
         bits = element_bits(dtype.name)
         wanted = -(-elements * bits // 8)

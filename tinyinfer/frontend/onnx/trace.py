@@ -229,7 +229,10 @@ class Trace:
                 made = template(found, lambda n: place(f"{name}/{next(numbers)}", n))  # noqa: B023
                 templates.append(Template(made.kind, made.content, True))
         graph = _graph(outputs) if outputs else None
-        whole = [self.names.output(name) for name in self.outputs] == [t.content for t in templates]
+        whole = all(
+            t.kind == "key" and t.content == self.names.output(name)
+            for name, t in zip(self.outputs, templates)
+        )
         return Segment(graph, Finish(tuple(templates)), None, graph is not None and whole)
 
     def _cut(self, importer: Importer, state: State, pending: Pending) -> Segment:
@@ -349,7 +352,7 @@ def start(model: OnnxModel, signatures: Mapping[str, Signature]) -> Segment:
         if described is None and not value.onnx_type.startswith("optional("):
             raise InvalidArgument(f"no shape is given for the input '{value.name}'")
         if isinstance(described, tuple) and described[0] not in ("list", "string"):
-            checked_shape(value, described[1])
+            checked_shape(value, described[1], model.limits)
         made = value_of(described, value.name)
         scope.values[value.name] = made
         inputs.update({n.attrs: n for n in nodes_of(made)})

@@ -1,6 +1,6 @@
-"""Whether an operator may take narrow or complex numbers: as its ONNX schema says.
+"""Whether an operator may take narrow or complex numbers, or bools: as its ONNX schema says.
 
-Import functions check what they take among the plain types themselves. Most could compute with a float8 or
+Import functions check what they take among the other types themselves. Most could compute with a float8 or
 an int4 just as well, but ONNX gives such nodes no meaning.
 """
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def refuse_foreign_types(ctx: NodeContext, inputs: Sequence[Value | None]) -> None:
-    """Fail where an input has a narrow or complex type that no version of the operator takes there."""
+    """Fail where an input is narrow, complex or bool, and no version of the operator takes that there."""
     for position, x in enumerate(inputs):
-        if not isinstance(x, Node) or x.dtype in PLAIN:
+        if not isinstance(x, Node) or (x.dtype in PLAIN and x.dtype != "bool"):
             continue
         allowed = _allowed(ctx.op_type, ctx.domain, position)
         spelling = tensor_type(x.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tinyinfer.budget import check_time
 from tinyinfer.config import verify_each_stage
 from tinyinfer.ir.node import Graph
 from tinyinfer.ir.passes.affine import fold_affine
@@ -67,6 +68,7 @@ def finish(graph: Graph) -> Graph:
 
 
 def _checked(name: str, graph: Graph) -> Graph:
+    check_time()
     if verify_each_stage():
         from tinyinfer.ir.verify import verify
 
