@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RuntimeException,
         TinyInferError,
     )
+    from tinyinfer.frontend.onnx.custom import CustomOps, custom_op, unregister_custom_op
     from tinyinfer.frontend.onnx.limits import Limits
     from tinyinfer.runtime.defaults import set_default_logger_severity, set_seed
     from tinyinfer.runtime.session import InferenceSession
@@ -47,6 +48,9 @@ _HOME = {
     "Limits": "tinyinfer.frontend.onnx.limits",
     "NodeArg": "tinyinfer.runtime.signature",
     "ModelMetadata": "tinyinfer.runtime.signature",
+    "CustomOps": "tinyinfer.frontend.onnx.custom",
+    "custom_op": "tinyinfer.frontend.onnx.custom",
+    "unregister_custom_op": "tinyinfer.frontend.onnx.custom",
     "get_all_providers": "tinyinfer.backends.registry",
     "get_available_providers": "tinyinfer.backends.registry",
     "get_device": "tinyinfer.backends.registry",
@@ -66,6 +70,7 @@ _HOME = {
 }
 
 __all__ = [
+    "CustomOps",
     "EPFail",
     "ExecutionMode",
     "Fail",
@@ -86,11 +91,13 @@ __all__ = [
     "SessionOptions",
     "TinyInferError",
     "__version__",
+    "custom_op",
     "get_all_providers",
     "get_available_providers",
     "get_device",
     "set_default_logger_severity",
     "set_seed",
+    "unregister_custom_op",
 ]
 
 

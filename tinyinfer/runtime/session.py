@@ -74,7 +74,9 @@ class InferenceSession:
         self._logger = session_logger(self._options.logid, self._options.log_severity_level)
         device, chosen_options = _choose_device(providers, provider_options)
         start = time.perf_counter_ns()
-        self._model: OnnxModel = load_model(path_or_bytes, limits if limits is not None else Limits())
+        self._model: OnnxModel = load_model(
+            path_or_bytes, limits if limits is not None else Limits(), self._options.custom_ops
+        )
         loaded = time.perf_counter_ns()
         missing = blockers(self._model)
         if missing:

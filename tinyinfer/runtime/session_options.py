@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from os import PathLike, fspath
+from typing import TYPE_CHECKING
 
 from tinyinfer.config import CompileOptions
-from tinyinfer.errors import InvalidArgument
+from tinyinfer.errors import InvalidArgument, NotImplemented
+
+if TYPE_CHECKING:
+    from tinyinfer.frontend.onnx.custom import CustomOps
 
 
 class GraphOptimizationLevel(IntEnum):
@@ -64,6 +69,31 @@ class SessionOptions:
     free_dimensions_by_denotation: dict[str, int] = field(default_factory=dict)
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     config_entries: dict[str, str] = field(default_factory=dict)
+    custom_ops: list[CustomOps] = field(default_factory=list)
+
+    def register_custom_ops(self, registry: CustomOps) -> None:
+        """Operators for the sessions with these options, besides those of the process. InvalidArgument where
+        two registries have the same operator. Not in onnxruntime.
+        """
+        from tinyinfer.frontend.onnx.custom import CustomOps
+
+        if not isinstance(registry, CustomOps):
+            raise InvalidArgument(f"a tinyinfer.CustomOps is expected, not a {type(registry).__name__}")
+        if any(registry is other for other in self.custom_ops):
+            return
+        for entry in registry.entries():
+            if any(other.overlaps(entry) for other in self.custom_ops):
+                raise InvalidArgument(f"custom operator {entry.domain}.{entry.name}: two registries have it")
+        self.custom_ops.append(registry)
+
+    def register_custom_ops_library(self, library: CustomOps | str | PathLike[str]) -> None:
+        """As `register_custom_ops`. onnxruntime's shared libraries cannot be used: NotImplemented."""
+        if isinstance(library, (str, PathLike)):
+            raise NotImplemented(  # noqa: F901 - the exception of tinyinfer.errors
+                f"{fspath(library)}: libraries of custom operators are made for onnxruntime's own "
+                "interface; register functions instead (tinyinfer.CustomOps)"
+            )
+        self.register_custom_ops(library)
 
     def add_input_shape(self, name: str, shape: Sequence[int]) -> None:
         """Compile at construction with this shape of input `name`; other shapes still work. Not in

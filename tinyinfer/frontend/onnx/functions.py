@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from onnx import NodeProto
 
 from tinyinfer.frontend.onnx.model import OnnxModel, function_key, node_name
-from tinyinfer.frontend.onnx.op_table import canonical_domain, find_op
+from tinyinfer.frontend.onnx.op_table import canonical_domain
 from tinyinfer.frontend.onnx.schema_functions import has_function
 
 MAX_LINES = 1000
@@ -49,8 +49,8 @@ class _Search:
             name = prefix + node_name(node, position)
             key = function_key(node)
             function = self._model.functions.get(key)
-            if function is None or (domain == "ai.onnx" and find_op(domain, node.op_type, opset)):
-                if find_op(domain, node.op_type, opset) is None and not has_function(
+            if function is None or (domain == "ai.onnx" and self._model.find_op(domain, node.op_type, opset)):
+                if self._model.find_op(domain, node.op_type, opset) is None and not has_function(
                     domain, node.op_type, opset
                 ):
                     found.append(blocker_line(node, name, opset))

@@ -27,7 +27,7 @@ from tinyinfer.frontend.onnx.errors import (
 )
 from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.frontend.onnx.model import OnnxModel, ValueSpec, function_key, node_name, ordered_nodes
-from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain, find_op
+from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain
 from tinyinfer.frontend.onnx.schema_functions import function_body
 from tinyinfer.frontend.onnx.scope import Frame, Scope
 from tinyinfer.frontend.onnx.strings import on_strings
@@ -253,7 +253,7 @@ class Importer:
         node, scope = context.proto, frame.scope
         inputs = [self._input(context, n, scope) for n in node.input]
         function = self.model.functions.get(function_key(node))
-        entry = find_op(context.domain, node.op_type, context.opset)
+        entry = self.model.find_op(context.domain, node.op_type, context.opset)
         if function is not None and (entry is None or context.domain != "ai.onnx"):
             return self._call(function, context, inputs)
         if entry is None:

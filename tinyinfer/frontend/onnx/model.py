@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto
 
+from tinyinfer.frontend.onnx.custom import PROCESS_OPS, CustomOps
 from tinyinfer.frontend.onnx.errors import InvalidGraph
 from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.frontend.onnx.model_file import ModelBytes, read_model
-from tinyinfer.frontend.onnx.op_table import canonical_domain
+from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain, find_op
 from tinyinfer.frontend.onnx.tensors import ELEMENT_TYPES, TensorReader
 from tinyinfer.frontend.onnx.text_check import check_text
 
@@ -51,6 +52,16 @@ class OnnxModel:
     limits: Limits = field(default=DEFAULT_LIMITS)
     draws: dict[str, Any] = field(default_factory=dict)
     """The state of each node that draws random numbers, which all shapes of one session share."""
+    custom: tuple[CustomOps, ...] = ()
+    """Registries of operators that this model sees before those of the process."""
+
+    def find_op(self, domain: str, name: str, opset: int) -> OpEntry | None:
+        """The rule for an operator: the op table's, or that of a custom operator; None where there is none.
+        """
+        found = find_op(domain, name, opset)
+        for registry in () if found is not None else (*self.custom, PROCESS_OPS):
+            found = found or registry.find(domain, name, opset)
+        return found
 
     @property
     def ir_version(self) -> int:
@@ -112,7 +123,9 @@ class OnnxModel:
 
 
 def load_model(
-    source: str | os.PathLike[str] | bytes | ModelProto, limits: Limits = DEFAULT_LIMITS
+    source: str | os.PathLike[str] | bytes | ModelProto,
+    limits: Limits = DEFAULT_LIMITS,
+    custom: Sequence[CustomOps] = (),
 ) -> OnnxModel:
     """Parse and check a model from a path, bytes or a ModelProto. The weights stay in the file.
 
@@ -135,6 +148,7 @@ def load_model(
         opsets=opsets,
         node_count=len(graph.node),
         limits=limits,
+        custom=tuple(custom),
     )
     if model.node_count > limits.max_nodes:
         raise InvalidGraph(f"the model has {model.node_count} nodes, over the limit of {limits.max_nodes}")

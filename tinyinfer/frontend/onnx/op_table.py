@@ -84,14 +84,15 @@ def onnx_op(
         if any(e.since <= until and since <= e.until for e in entries):
             raise ValueError(f"{domain}.{name}: opsets {since} to {until} are registered twice")
         doc = (inspect.getdoc(function) or "").split("\n")[0]
-        count = _input_count(function)
+        count = input_count(function)
         entries.append(OpEntry(name, domain, since, until, function, tolerance, doc, count, values))
         return function
 
     return register
 
 
-def _input_count(function: Callable[..., Any]) -> tuple[int, int | None]:
+def input_count(function: Callable[..., Any]) -> tuple[int, int | None]:
+    """The fewest and the most ONNX inputs that an import function takes; its first parameter is none."""
     fewest = most = 0
     for parameter in list(inspect.signature(function).parameters.values())[1:]:
         if parameter.kind is parameter.VAR_POSITIONAL:
