@@ -13,6 +13,7 @@ from cli.errors import OneLineErrors
 _COMMANDS = {
     "run": "Run a model once and summarise its outputs.",
     "inspect": "Show a model's inputs, outputs, operators and metadata.",
+    "check": "Say whether a model can run, what keeps it from it, and what it takes.",
     "explain": "Show what the compiler makes of a model, stage by stage.",
     "compare": "Compare a device's outputs with the oracle and with onnxruntime.",
     "bench": "Measure session creation, first run and steady state.",

@@ -38,6 +38,14 @@ def bytes_text(count: int | float) -> str:
     raise AssertionError
 
 
+def count_text(count: int | float) -> str:
+    """A count for people: 12.3 M, 8.18 G (powers of 1000); small ones as they are, with a blank behind."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:.3g} {unit}"
+    return f"{count:.0f} "
+
+
 def seconds_text(seconds: float) -> str:
     """A time for people: 1.23 ms."""
     for scale, unit in ((1.0, "s"), (1e3, "ms")):

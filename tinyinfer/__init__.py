@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from tinyinfer.frontend.onnx.custom import CustomOps, custom_op, unregister_custom_op
     from tinyinfer.frontend.onnx.limits import Limits
+    from tinyinfer.runtime.check import CheckReport, check_model
     from tinyinfer.runtime.defaults import set_default_logger_severity, set_seed
     from tinyinfer.runtime.session import InferenceSession
     from tinyinfer.runtime.session_options import (
@@ -51,6 +52,8 @@ _HOME = {
     "CustomOps": "tinyinfer.frontend.onnx.custom",
     "custom_op": "tinyinfer.frontend.onnx.custom",
     "unregister_custom_op": "tinyinfer.frontend.onnx.custom",
+    "CheckReport": "tinyinfer.runtime.check",
+    "check_model": "tinyinfer.runtime.check",
     "get_all_providers": "tinyinfer.backends.registry",
     "get_available_providers": "tinyinfer.backends.registry",
     "get_device": "tinyinfer.backends.registry",
@@ -70,6 +73,7 @@ _HOME = {
 }
 
 __all__ = [
+    "CheckReport",
     "CustomOps",
     "EPFail",
     "ExecutionMode",
@@ -91,6 +95,7 @@ __all__ = [
     "SessionOptions",
     "TinyInferError",
     "__version__",
+    "check_model",
     "custom_op",
     "get_all_providers",
     "get_available_providers",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,9 +58,8 @@ def command(model: str, as_json: bool, verbose: int) -> None:
 
 
 def _facts(model: OnnxModel) -> dict[str, Any]:
-    from onnx import TensorProto
-
     from tinyinfer.frontend.onnx import blockers
+    from tinyinfer.frontend.onnx.contents import count_operators, count_weights
 
     def values(specs: list[Any]) -> list[dict[str, Any]]:
         return [
@@ -69,32 +67,7 @@ def _facts(model: OnnxModel) -> dict[str, Any]:
             for s in specs
         ]
 
-    operators: Counter[str] = Counter()
-    elements: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    tensors = 0
-    graphs = [model.proto.graph]
-    while graphs:
-        graph = graphs.pop()
-        held = list(graph.initializer)
-        for node in graph.node:
-            domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
-            operators[domain + node.op_type] += 1
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    graphs.append(attribute.g)
-                graphs.extend(attribute.graphs)
-                if node.op_type == "Constant" and attribute.HasField("t"):
-                    held.append(attribute.t)
-        for tensor in held:
-            count = 1
-            for size in tensor.dims:
-                count *= size
-            known = tensor.data_type in TensorProto.DataType.values()
-            dtype = TensorProto.DataType.Name(tensor.data_type).lower() if known else "unknown"
-            elements[dtype] += count
-            sizes[dtype] += (count * _bits(dtype) + 7) // 8
-            tensors += 1
+    operators, weights = count_operators(model), count_weights(model)
     return {
         "inputs": values(model.inputs),
         "outputs": values(model.outputs),
@@ -103,10 +76,10 @@ def _facts(model: OnnxModel) -> dict[str, Any]:
         "ir_version": model.ir_version,
         "nodes": sum(operators.values()),
         "operators": dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
-        "tensors": tensors,
-        "parameters": sum(elements.values()),
-        "parameter_bytes": sum(sizes.values()),
-        "bytes_by_dtype": dict(sizes.most_common()),
+        "tensors": weights.tensors,
+        "parameters": weights.parameters,
+        "parameter_bytes": weights.bytes,
+        "bytes_by_dtype": weights.bytes_by_dtype,
         "blockers": blockers(model),
         "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
         "domain": model.domain,
@@ -116,24 +89,3 @@ def _facts(model: OnnxModel) -> dict[str, Any]:
         "metadata": dict(model.custom_metadata),
     }
 
-
-def _bits(dtype: str) -> int:
-    """Size of one element by ONNX's name of the type: the digits in it, where there are any."""
-    special = {
-        "float": 32,
-        "double": 64,
-        "bool": 8,
-        "string": 0,
-        "undefined": 0,
-        "unknown": 0,
-        "bfloat16": 16,
-        "complex64": 64,
-        "complex128": 128,
-    }
-    if dtype in special:
-        return special[dtype]
-    if dtype.startswith("float8"):
-        return 8
-    if dtype.startswith("float4"):
-        return 4
-    return int("".join(filter(str.isdigit, dtype)) or 0)

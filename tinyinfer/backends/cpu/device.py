@@ -20,7 +20,7 @@ from tinyinfer.kernels.plan import build_plan
 from tinyinfer.kernels.schedule import ContractionSchedule, MachineModel
 from tinyinfer.kernels.schedule_map import MapSchedule
 from tinyinfer.kernels.schedule_scatter import ScatterSchedule
-from tinyinfer.runtime.plan import TensorSpec, kernel_sources
+from tinyinfer.runtime.plan import Plan, TensorSpec, kernel_sources
 
 ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" }'
 
@@ -56,15 +56,20 @@ class CpuDevice:
         """None: there is always a CPU."""
         return None
 
+    def plan(self, graph: Graph, options: CompileOptions) -> Plan:
+        """Optimise and plan `graph`; no kernel is printed or compiled."""
+        from tinyinfer.ir.passes import optimize
+        from tinyinfer.ir.passes.storage_types import use_storage_types
+
+        return build_plan(optimize(use_storage_types(graph)), LlvmPrinter(host_target()), options)
+
     def compile(self, graph: Graph, options: CompileOptions, threads: int) -> Executable:
         """Optimise, plan and compile `graph` for `threads` threads (0: all cores)."""
         from tinyinfer.backends.cpu.compile import assembly
         from tinyinfer.backends.cpu.executable import CpuExecutable
-        from tinyinfer.ir.passes import optimize
-        from tinyinfer.ir.passes.storage_types import use_storage_types
 
         target = host_target()
-        plan = build_plan(optimize(use_storage_types(graph)), LlvmPrinter(target), options)
+        plan = self.plan(graph, options)
         # the bytes are those of the storage types, but callers see the arrays as what the model says
         plan.inputs = [TensorSpec(name, x.shape, x.dtype) for name, x in graph.inputs.items()]
         plan.outputs = [TensorSpec(name, x.shape, x.dtype) for name, x in graph.outputs.items()]

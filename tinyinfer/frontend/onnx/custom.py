@@ -203,6 +203,7 @@ def _host(function: Function, pure: bool) -> Function:
 
 def _value(context: NodeContext, result: Any) -> Any:
     """A result as values of the run: arrays, lists of such (sequences), dicts (maps), None (no element)."""
+    made: Any
     if result is None or isinstance(result, (np.ndarray, dict)):
         made = result
     elif isinstance(result, list):

@@ -176,8 +176,14 @@ def _copy(frames: list[Frame], change: Any) -> list[Frame]:
 class Trace:
     """What all segments of one model, or one loop body, share."""
 
-    def __init__(self, model: OnnxModel, names: Names, outputs: Sequence[str]):
-        self.model, self.names, self.outputs = model, names, outputs
+    def __init__(
+        self,
+        model: OnnxModel,
+        names: Names,
+        outputs: Sequence[str],
+        importer: type[Importer] = Importer,
+    ):
+        self.model, self.names, self.outputs, self._importer = model, names, outputs, importer
 
     def start(self, frame: Frame) -> Segment:
         """The first segment."""
@@ -186,7 +192,7 @@ class Trace:
 
     def segment(self, state: State) -> Segment:
         """Import from where the frames stand, which the import changes, to the end or the next cut."""
-        importer = Importer(self.model, count=state.count, assumed=state.assumed)
+        importer = self._importer(self.model, count=state.count, assumed=state.assumed)
         before = replace(state, frames=_copy(state.frames, lambda node: node))
         bottom = state.frames[0]
         pending = importer.advance_or_ask(state.frames)
@@ -344,8 +350,15 @@ def start(model: OnnxModel, signatures: Mapping[str, Signature]) -> Segment:
     missing += functions.blockers(model, model.nodes)
     if missing:
         raise UnsupportedModel(missing)
+    return first_segment(model, signatures, Importer)
+
+
+def first_segment(
+    model: OnnxModel, signatures: Mapping[str, Signature], importer: type[Importer]
+) -> Segment:
+    """`start` without the search for blockers, by an importer of this class."""
     scope = Scope(opsets=model.opsets)
-    Importer(model).add_initializers(model.proto.graph, scope)
+    importer(model).add_initializers(model.proto.graph, scope)
     inputs: dict[str, Node] = {}
     for value in [*model.inputs, *(v for v in model.overridable if v.name in signatures)]:
         described = signatures.get(value.name)
@@ -357,7 +370,7 @@ def start(model: OnnxModel, signatures: Mapping[str, Signature]) -> Segment:
         scope.values[value.name] = made
         inputs.update({n.attrs: n for n in nodes_of(made)})
     names = Names({v.name for v in (*model.inputs, *model.overridable)})
-    trace = Trace(model, names, [v.name for v in model.outputs])
+    trace = Trace(model, names, [v.name for v in model.outputs], importer)
     segment = trace.start(Frame(model.nodes, scope))
     if segment.whole and segment.graph is not None:
         outputs = dict(zip(trace.outputs, segment.graph.outputs.values()))
