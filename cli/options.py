@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
@@ -14,6 +15,7 @@ import click
 from cli.errors import BadInput
 
 if TYPE_CHECKING:
+    from tinyinfer.frontend.onnx.limits import Limits
     from tinyinfer.runtime.session import InferenceSession
     from tinyinfer.runtime.session_options import SessionOptions
 
@@ -33,6 +35,7 @@ class SessionChoice:
     shapes: tuple[str, ...] = ()
     threads: int = 0
     unfused: bool = False
+    max_memory: str = ""
     input_shapes: dict[str, tuple[int, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +67,15 @@ class SessionChoice:
                 names = [first_available(names).name]
             except ValueError as error:
                 raise BadInput(str(error)) from None
-        return InferenceSession(self.model, self.options(), providers=names or None)
+        return InferenceSession(
+            self.model, self.options(), providers=names or None, limits=self.limits()
+        )
+
+    def limits(self) -> Limits:
+        """The limits on the model; BadInput for a --max-memory that is no size."""
+        from tinyinfer.frontend.onnx.limits import Limits
+
+        return Limits(max_bytes=parse_size("--max-memory", self.max_memory)) if self.max_memory else Limits()
 
     @property
     def title(self) -> str:
@@ -153,8 +164,14 @@ session_options = _packed(
         help="Threads; 0 takes all cores.",
     ),
     click.option("--unfused", is_flag=True, help="One kernel per op: no fusion."),
+    click.option(
+        "--max-memory",
+        default="",
+        metavar="SIZE",
+        help="Most memory of the compiled model (512M, 4G) [default: the machine's].",
+    ),
 )
-"""MODEL --device --shape --threads --unfused, as the argument `choice`."""
+"""MODEL --device --shape --threads --unfused --max-memory, as the argument `choice`."""
 
 input_options = _packed(
     "inputs",
@@ -186,6 +203,14 @@ input_options = _packed(
     click.option("--invert", is_flag=True, help="Swap black and white of pictures."),
 )
 """FILES --input --seed and what is done to pictures, as the argument `inputs`."""
+
+
+def parse_size(flag: str, text: str) -> int:
+    """A number of bytes, with a K, M, G or T for powers of 1024; BadInput otherwise."""
+    found = re.fullmatch(r"(\d{1,15})([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise BadInput(f"{flag} takes a size like 512M or 4G, not {text[:40]!r}")
+    return int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
 
 
 def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:

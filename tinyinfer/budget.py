@@ -31,6 +31,8 @@ class TooManyTrips(RuntimeException):
 
 class _State(threading.local):
     budget = Budget()
+    spent: float | None = None
+    """Seconds that the run in progress has spent on importing and compiling."""
 
 
 _STATE = _State()
@@ -45,12 +47,30 @@ def current() -> Budget:
 def spending(seconds: float, max_bytes: int, loop_trips: int) -> Iterator[None]:
     """A budget that starts now. A deadline that is in force already stays where it is."""
     before = _STATE.budget
-    deadline = time.monotonic() + seconds if before.deadline is None else before.deadline
+    start = time.monotonic()
+    outermost = before.deadline is None
+    deadline = start + seconds - (_STATE.spent or 0) if before.deadline is None else before.deadline
     _STATE.budget = Budget(deadline, before.seconds or seconds, max_bytes, loop_trips)
     try:
+        check_time()
         yield
     finally:
         _STATE.budget = before
+        if outermost and _STATE.spent is not None:
+            _STATE.spent += time.monotonic() - start
+
+
+@contextmanager
+def one_run() -> Iterator[None]:
+    """Imports and compilations in here share the seconds of one."""
+    outermost = _STATE.spent is None
+    if outermost:
+        _STATE.spent = 0.0
+    try:
+        yield
+    finally:
+        if outermost:
+            _STATE.spent = None
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from .mutate import mutant
 BATCH = 250
 MEMORY = 6 << 30
 RUN_ONE_IN = 50
+"""How many mutants are imported for one that is compiled and run too."""
 PATIENCE = 60
 """Seconds after which a mutant counts as one that hangs."""
 
@@ -41,7 +42,7 @@ def fuzz(
     """How many mutants were tried, and the findings: the number of a mutant and what happened."""
     findings: list[tuple[int, str]] = []
     kinds: Counter[str] = Counter()
-    begun, number = time.monotonic(), 0
+    begun, number, printed = time.monotonic(), 0, 0
     while number < mutants and time.monotonic() - begun < seconds:
         until = min(number + BATCH, mutants)
         number, found = _batch(seeds, seed, number, until, begun + seconds)
@@ -55,7 +56,8 @@ def fuzz(
                 if keep is not None:
                     keep.mkdir(parents=True, exist_ok=True)
                     (keep / f"{seed}_{which}.onnx").write_bytes(make(seeds, seed, which)[0])
-        if talk and number % (BATCH * 40) == 0:
+        if talk and number - printed >= 10_000:
+            printed = number
             speed = number / (time.monotonic() - begun)
             print(f"-- {number} mutants, {len(findings)} findings, {speed:.0f} a second", flush=True)
     return number, findings
@@ -69,11 +71,13 @@ def _batch(
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
+        code = 1
         try:
             os.close(receive)
             _work(seeds, seed, number, until, deadline, send)
+            code = 0
         finally:
-            os._exit(0)
+            os._exit(code)
     os.close(send)
     findings = []
     current = None
@@ -96,8 +100,8 @@ def _batch(
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
         findings.append((current or 0, f"the process died of signal {os.WTERMSIG(status)} at crash"))
-    elif os.WIFSIGNALED(status) and not findings:
-        findings.append((current or 0, "the process was killed at kill"))
+    elif status and not findings:
+        findings.append((current or 0, f"the process ended with status {status} at end"))
     return (number if current is None else current + 1), findings
 
 
@@ -123,9 +127,11 @@ def _work(seeds: list[bytes], seed: int, number: int, until: int, deadline: floa
         if time.monotonic() > deadline:
             return
         os.write(send, struct.pack("<qq", which, 0))
-        content, run = make(seeds, seed, which)
         begun = time.monotonic()
-        found = check(content, run)
+        try:
+            found = check(*make(seeds, seed, which))
+        except Exception as error:
+            found = f"{error!r} at the mutator"
         taken = time.monotonic() - begun
         if found is None and taken > 20:
             found = f"took {taken:.0f} s at slow"
@@ -141,7 +147,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for the first mutants of each finding")
+    parser.add_argument("--run-one-in", type=int, default=RUN_ONE_IN, help="compile and run one mutant in N")
     options = parser.parse_args()
+    globals()["RUN_ONE_IN"] = options.run_one_in
     seeds = corpus()
     print(f"{len(seeds)} seeds", flush=True)
     tried, findings = fuzz(seeds, options.seed, options.mutants, options.seconds, options.keep, talk=True)

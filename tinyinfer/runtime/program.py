@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyinfer.backends.base import Device, Executable, LaunchTime
+from tinyinfer.budget import one_run
 from tinyinfer.config import CompileOptions
 from tinyinfer.errors import EPFail, Fail, RuntimeException, TinyInferError
 from tinyinfer.ir.node import Graph, Node, topological_order
@@ -332,6 +333,10 @@ class Program:
         return segment.graph if segment.whole else None
 
     def _walked(self, key: Key, inputs: Mapping[str, Any]) -> list[Any]:
+        with one_run():
+            return self._walk_through(key, inputs)
+
+    def _walk_through(self, key: Key, inputs: Mapping[str, Any]) -> list[Any]:
         environment: dict[str, Any] = {}
         path: list[Stage] = []
         for stage in self.walk(key, inputs, environment):

@@ -178,6 +178,11 @@ class NodeContext:
             else self.importer.reader.literal(value, f"{self.label}: attribute '{name}'")
         )
 
+    def texts(self, name: str) -> np.ndarray | None:
+        """A tensor attribute that holds strings, as an array of objects; None if it holds anything else."""
+        value = self._value(name, AttributeProto.TENSOR, None)
+        return self.value_tensor(name) if value is not None and value.data_type == TENSOR.STRING else None
+
     def value_tensor(self, name: str) -> np.ndarray | None:
         """A tensor attribute as an array, of objects where it holds strings; or None."""
         value = self._value(name, AttributeProto.TENSOR, None)

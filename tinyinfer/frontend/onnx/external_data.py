@@ -1,7 +1,8 @@
 """The one reader of external tensor data: contained below the model's folder, mapped, never copied.
 
 A location is untrusted: it must be relative, stay below the folder without `..`, and no part of it may be a
-symbolic link; the file must be regular and have one name only (a hard link could lead out of the folder).
+symbolic link; the file must be regular and, unless hard links are allowed, have one name only (another could
+be outside of the folder).
 Each folder is opened below its parent's descriptor without following links, and checks are made on the
 descriptor that is mapped, so that nothing can be swapped in between.
 
@@ -27,8 +28,8 @@ _KEYS = ("location", "offset", "length")
 class ExternalData:
     """The external files of one model, each opened and mapped once."""
 
-    def __init__(self, folder: Path | None):
-        self._folder = folder
+    def __init__(self, folder: Path | None, hard_links: bool = False):
+        self._folder, self._hard_links = folder, hard_links
         self._maps: dict[str, tuple[memoryview, tuple[object, ...]]] = {}
 
     def read(self, tensor: TensorProto, wanted_bytes: int) -> tuple[memoryview, tuple[object, ...]]:
@@ -63,7 +64,9 @@ class ExternalData:
     def _open(self, location: str, what: str) -> tuple[memoryview, tuple[object, ...]]:
         found = self._maps.get(location)
         if found is None:
-            found = self._maps[location] = _map_contained(self._folder or Path(), location, what)
+            found = self._maps[location] = _map_contained(
+                self._folder or Path(), location, what, self._hard_links
+            )
         return found
 
 
@@ -91,17 +94,19 @@ def _parts(location: str, what: str) -> tuple[str, ...]:
     return parts
 
 
-def _map_contained(folder: Path, location: str, what: str) -> tuple[memoryview, tuple[object, ...]]:
+def _map_contained(
+    folder: Path, location: str, what: str, hard_links: bool
+) -> tuple[memoryview, tuple[object, ...]]:
     parts = _parts(location, what)
     descriptor = _open_below(folder, parts, location, what)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise InvalidGraph(f"{what}: external data '{location}' is no regular file")
-        if status.st_nlink > 1:
+        if status.st_nlink > 1 and not hard_links:
             raise InvalidGraph(
                 f"{what}: external data '{location}' has {status.st_nlink} hard links; a file with "
-                "other names is refused"
+                "other names is refused unless Limits.hard_links allows it"
             )
         if status.st_size == 0:
             return memoryview(b""), (status.st_dev, status.st_ino, 0)

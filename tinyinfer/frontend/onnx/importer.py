@@ -32,7 +32,15 @@ from tinyinfer.frontend.onnx.schema_functions import function_body
 from tinyinfer.frontend.onnx.scope import Frame, Scope
 from tinyinfer.frontend.onnx.strings import on_strings
 from tinyinfer.frontend.onnx.type_check import refuse_foreign_types
-from tinyinfer.frontend.onnx.values import HostCall, HostValue, Value, describe, nodes_of, replace_nodes
+from tinyinfer.frontend.onnx.values import (
+    HostCall,
+    HostValue,
+    SequenceValue,
+    Value,
+    describe,
+    nodes_of,
+    replace_nodes,
+)
 from tinyinfer.ir import build
 from tinyinfer.ir.dtypes import NUMERIC
 from tinyinfer.ir.node import Graph, Node, topological_order
@@ -188,7 +196,8 @@ class Importer:
             check_time()
             if self.count > self.limits.max_nodes:
                 raise InvalidGraph(
-                    f"the model has more than {self.limits.max_nodes} nodes with its functions inlined"
+                    f"the model has more than {self.limits.max_nodes} nodes (max_nodes) with its functions "
+                    "inlined"
                 )
             context = self._context(node, frame)
             outcome = self._node(context, frame)
@@ -340,6 +349,11 @@ class Importer:
                         f"the output '{name}' of shape {list(made.shape)} is over the limit max_elements = "
                         f"{self.limits.max_elements}"
                     )
+            if isinstance(value, SequenceValue) and len(value.elements) > self.limits.max_sequence:
+                context.fail(
+                    f"the sequence '{name}' has {len(value.elements)} elements, over the limit "
+                    f"max_sequence = {self.limits.max_sequence}"
+                )
         folded = self._fold(inputs, results) if context.folds else results
         self._record_origin([n for r in folded for n in nodes_of(r)], context.name)
         for name, value in zip(names, folded):

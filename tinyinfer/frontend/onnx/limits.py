@@ -41,12 +41,15 @@ class Limits:
     max_sequence: int = 1 << 20
     """Elements of one sequence."""
 
+    max_text: int = 1 << 26
+    """Characters, or strings, of one tensor of strings."""
+
     max_bytes: int = field(default_factory=_physical_memory)
     """Memory of one compiled graph: its arena, parameters and outputs. The default is the machine's memory.
     """
 
     compile_seconds: float = 600.0
-    """Seconds that one import, or one compilation, may take."""
+    """Seconds that one import, or one compilation, may take; in a run, all of them together."""
 
     max_inverse: int = 64
     """Rows of a matrix to invert; each is a step of the graph."""
@@ -59,6 +62,9 @@ class Limits:
 
     constant_elements: int = 1 << 24
     """Elements of a value that an op needs as a number during the import."""
+
+    hard_links: bool = False
+    """Whether external data may lie in a file that has other names, which may be outside of the folder."""
 
     def allows(self, shape: Iterable[int]) -> bool:
         """Whether a tensor may have this shape. Sizes beside one of 0 count too: nothing can hold them."""

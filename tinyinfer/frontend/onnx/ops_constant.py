@@ -7,6 +7,7 @@ import numpy as np
 from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.op_table import EXACT, onnx_op
 from tinyinfer.frontend.onnx.ops_elementwise import is_float
+from tinyinfer.frontend.onnx.values import HostValue
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.index import index
@@ -14,8 +15,12 @@ from tinyinfer.ir.node import Node, output_axis
 
 
 @onnx_op("Constant", tolerance=EXACT)
-def constant(ctx: NodeContext) -> Node:
-    """A value from one of the attributes value, value_float(s), value_int(s), sparse_value."""
+def constant(ctx: NodeContext) -> Node | HostValue:
+    """A value from one of the attributes value, value_float(s), value_int(s), value_string(s), sparse_value.
+    """
+    texts = ctx.texts("value")
+    if texts is not None:
+        return HostValue("string", "", texts.shape, texts)
     value = ctx.tensor("value")
     if value is not None:
         return build.constant(value)
@@ -29,8 +34,11 @@ def constant(ctx: NodeContext) -> Node:
         return build.constant(np.array(ctx.integers("value_ints"), np.int64))
     if ctx.has("sparse_value"):
         return build.constant(ctx.sparse_tensor("sparse_value"))
-    if ctx.has("value_string") or ctx.has("value_strings"):
-        ctx.unsupported("constants of strings are not supported")
+    if ctx.has("value_string"):
+        return HostValue("string", "", (), np.array(ctx.string("value_string"), object))
+    if ctx.has("value_strings"):
+        items = ctx.strings("value_strings")
+        return HostValue("string", "", (len(items),), np.array(items, object))
     ctx.fail("one of the attributes value, value_float, value_int, … is expected")
 
 

@@ -23,6 +23,7 @@ def gradient(ctx: NodeContext, *inputs: Node) -> list[Node]:
     The part of the graph between them is imported again over variables of its own, since `xs` may be values
     in its middle, which the graph at hand does not keep apart, and since the inputs may be other values.
     """
+    ctx.all_given(inputs)
     sources = ctx.strings("xs", REQUIRED)
     names = [*sources, *ctx.strings("zs", [])]
     target = ctx.string("y", REQUIRED)

@@ -68,6 +68,7 @@ def general_product(ctx: NodeContext, a: Node, b: Node, c: Node | None, legacy: 
 @onnx_op("Einsum", since=12, tolerance=ACCUMULATED)
 def einsum(ctx: NodeContext, *inputs: Node) -> Node:
     """Einstein summation: operands as views over all letters, multiplied, summed over what is not kept."""
+    ctx.all_given(inputs)
     ctx.require(bool(inputs), "takes at least one input")
     ctx.same_dtype(*inputs)
     equation = ctx.string("equation", REQUIRED).replace(" ", "")

@@ -40,6 +40,7 @@ def binarizer(ctx: NodeContext, x: Node) -> Node:
 @onnx_op("FeatureVectorizer", domain=DOMAIN, tolerance=EXACT)
 def feature_vectorizer(ctx: NodeContext, first: Node, *others: Node) -> Node:
     """The inputs side by side as rows of float32; each cut or filled with zeros to its given width."""
+    ctx.all_given([first, *others])
     inputs = [first, *others]
     widths = ctx.integers("inputdimensions", None, length=len(inputs), minimum=0)
     parts = []

@@ -47,6 +47,7 @@ def sequence_empty(ctx: NodeContext) -> SequenceValue:
 @onnx_op("SequenceConstruct", since=11, tolerance=EXACT, values=True)
 def sequence_construct(ctx: NodeContext, *elements: Value) -> SequenceValue:
     """The inputs as a sequence."""
+    ctx.all_given(elements)
     ctx.require(bool(elements), "takes at least one input")
     return SequenceValue(elements)
 
@@ -144,6 +145,7 @@ def concat_from_sequence(ctx: NodeContext, s: Value) -> Node | HostCall:
 @onnx_op("SequenceMap", since=17, tolerance=EXACT, values=True)
 def sequence_map(ctx: NodeContext, first: Value, *others: Value) -> Any:
     """A subgraph applied to each element of a sequence."""
+    ctx.all_given([first, *others])
     graph = ctx.graph("body")
     length = len(sequence(ctx, first).elements)
     inputs = (first, *others)

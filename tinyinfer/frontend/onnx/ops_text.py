@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyinfer.errors import RuntimeException
 from tinyinfer.frontend.onnx.context import REQUIRED, NodeContext
 from tinyinfer.frontend.onnx.op_table import EXACT, ROUNDED, onnx_op
 from tinyinfer.frontend.onnx.regular_expressions import full_matcher
@@ -26,6 +27,12 @@ def _shape(x: Value) -> tuple[int, ...]:
     return x.shape if isinstance(x, (Node, HostValue)) else ()
 
 
+def _check_text(ctx: NodeContext, length: int) -> None:
+    most = ctx.importer.limits.max_text
+    if length > most:
+        raise RuntimeException(f"{ctx.label}: {length} characters are over the limit max_text = {most}")
+
+
 def _objects(items: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
     result = np.empty(len(items), object)
     result[:] = items
@@ -37,9 +44,15 @@ def string_concat(ctx: NodeContext, x: Value, y: Value) -> Any:
     """x and y one after the other, element by element."""
     require_strings(ctx, x, y)
     shape = broadcast_shape(_shape(x), _shape(y))
+    most = ctx.importer.limits.max_text
+    ctx.require(math.prod(shape) <= most, f"{list(shape)} strings are over the limit max_text = {most}")
 
     def run(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray]:
         left, right = np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+        longest = max(map(len, a.reshape(-1)), default=0) + max(map(len, b.reshape(-1)), default=0)
+        if longest * math.prod(shape) > most:
+            length = sum(len(p) + len(q) for p, q in zip(left.reshape(-1), right.reshape(-1)))
+            _check_text(ctx, length)
         return (_objects([p + q for p, q in zip(left.reshape(-1), right.reshape(-1))], shape),)
 
     return ctx.host_call(run, [x, y])
@@ -58,6 +71,7 @@ def string_split(ctx: NodeContext, x: Value) -> Any:
         texts = [text if delimiter else text.strip() for text in a.reshape(-1)]
         parts = [text.split(delimiter, limit) if text else [] for text in texts]
         width = max(map(len, parts), default=0)
+        _check_text(ctx, width * len(parts))
         padded = [p for part in parts for p in (*part, *[""] * (width - len(part)))]
         counts = np.asarray([len(p) for p in parts], np.int64)
         return _objects(padded, (*a.shape, width)), counts.reshape(a.shape)

@@ -44,6 +44,9 @@ def on_strings(entry: OpEntry, context: NodeContext, inputs: list[Value | None])
     results = [r for r in (made if isinstance(made, (tuple, list)) else [made])][: context.outputs]
     if any(not isinstance(r, Node) for r in results):
         context.unsupported("its result is no tensor, which strings do not allow")
+    most = context.importer.limits.max_text
+    if any(r.size > most for r in results if isinstance(r, Node)):
+        context.fail(f"its result has more strings than the limit max_text = {most} allows")
     nodes = _over_feeds([r for r in results if isinstance(r, Node)], fed)
     texts = [kind == letter for kind in outputs[: len(nodes)]]
 

@@ -96,7 +96,7 @@ class TensorReader:
 
     def __init__(self, content: ModelBytes, limits: Limits = DEFAULT_LIMITS):
         self._content = content
-        self._external = ExternalData(content.folder)
+        self._external = ExternalData(content.folder, limits.hard_links)
         self._limits = limits
 
     def literal(self, tensor: TensorProto, what: str) -> Literal:
