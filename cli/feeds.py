@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from cli import pictures
 from cli.errors import BadInput
 from cli.labels import looks_like_imagenet
 from cli.options import InputChoice, PictureChoice
+from cli.values import random_strings, random_value, value_of_json
 
 if TYPE_CHECKING:
     from tinyinfer.runtime.session import InferenceSession
@@ -24,9 +26,9 @@ RANDOM = "random"
 
 @dataclass
 class Feeds:
-    """Arrays by input name, and a note on each for people."""
+    """Values by input name (arrays; lists for sequences, dicts for maps), and a note on each for people."""
 
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    arrays: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     picture: bool = False
 
@@ -57,9 +59,9 @@ def gather_feeds(
     symbols: dict[str, int] = {}
     for name, source in sources.items():
         if not _is_generated(source):
-            feeds.arrays[name] = _read_array(name, source)
+            feeds.arrays[name] = _read_value(known[name], source)
             feeds.notes[name] = source
-            _learn(symbols, known[name], feeds.arrays[name].shape)
+            _learn(symbols, known[name], np.shape(feeds.arrays[name]))
     for name, shape in shapes.items():
         _learn(symbols, known[name], shape)
     for name, source in sources.items():
@@ -72,8 +74,8 @@ def gather_feeds(
     generator = np.random.default_rng(choice.seed)
     for name, source in sources.items():
         if source.partition(":")[0] == RANDOM:
-            shape = shapes.get(name) or _open_as(known[name], symbols)
-            feeds.arrays[name] = _random(known[name], source, shape, generator)
+            shape = shapes.get(name, _open_as(known[name], symbols))
+            feeds.arrays[name] = _random_value(known[name], source, shape, generator)
             feeds.notes[name] = f"random, seed {choice.seed}"
     feeds.arrays = {name: feeds.arrays[name] for name in known if name in feeds.arrays}
     return feeds
@@ -132,6 +134,23 @@ def _npz_names(path: str) -> list[str]:
         raise BadInput(f"{path}: no .npz file that can be read: {error}") from None
 
 
+def _read_value(arg: NodeArg, path: str) -> Any:
+    """The value for an input in a file: JSON for any type, an archive's arrays in order for a sequence."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".json":
+        with open(path, encoding="utf-8") as file:
+            try:
+                return value_of_json(arg.type, json.load(file))
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
+                raise BadInput(f"{path}: no {arg.type}: {error}") from None
+    if arg.type.startswith(("seq(tensor(", "optional(seq(tensor(")) and suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return [archive[name] for name in archive.files]
+    if arg.type.startswith(("seq(", "map(", "optional(seq(", "optional(map(")):
+        raise BadInput(f"{path}: input {arg.name!r} is a {arg.type}, which a .json file can hold")
+    return _read_array(arg.name, path)
+
+
 def _read_array(name: str, path: str) -> np.ndarray:
     """The array for input `name` in a .npy, .npz or .pb (ONNX TensorProto) file."""
     suffix = os.path.splitext(path)[1].lower()
@@ -146,7 +165,7 @@ def _read_array(name: str, path: str) -> np.ndarray:
         elif suffix == ".pb":
             array = _read_tensor_proto(path)
         else:
-            known = " ".join((".npy", ".npz", ".pb", *pictures.SUFFIXES))
+            known = " ".join((".npy", ".npz", ".pb", ".json", *pictures.SUFFIXES))
             raise BadInput(f"{path}: not a kind of file that holds an input; these do: {known}")
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
         raise BadInput(f"{path}: no {suffix} file that can be read: {error}") from None
@@ -183,7 +202,8 @@ def _learn(symbols: dict[str, int], arg: NodeArg, shape: tuple[int, ...]) -> Non
 
 def _open_as(arg: NodeArg, symbols: Mapping[str, int]) -> tuple[int, ...]:
     """The input's shape with its symbols as known, otherwise 1."""
-    return tuple(d if isinstance(d, int) else symbols.get(d, 1) if d else 1 for d in arg.shape)
+    shape = arg.shape if arg.element_shape is None else arg.element_shape
+    return tuple(d if isinstance(d, int) else symbols.get(d, 1) if d else 1 for d in shape)
 
 
 def _dtype(arg: NodeArg) -> str:
@@ -214,12 +234,28 @@ def _picture(
     return pictures.load_picture(path, target, _dtype(arg), imagenet, choice)
 
 
-def _random(arg: NodeArg, source: str, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """`random` or `random:LOW:HIGH`: floats in [0, 1), bytes in [0, 256), other integers in [0, 2), bools."""
+def _random_value(arg: NodeArg, source: str, shape: tuple[int, ...], generator: np.random.Generator) -> Any:
+    """A value of the input's type; `shape` is that of the tensors in it."""
+    from tinyinfer.runtime.signature import dtype_of
+
+    def tensor(kind: str, of: tuple[int, ...] = shape) -> np.ndarray:
+        dtype = dtype_of(kind)
+        if dtype is None:
+            raise BadInput(f"input {arg.name!r} is a {arg.type}, which no random numbers can give")
+        return _random(arg, dtype, source, of, generator)
+
+    return random_value(arg.type, tensor, generator)
+
+
+def _random(
+    arg: NodeArg, dtype_name: str, source: str, shape: tuple[int, ...], generator: np.random.Generator
+) -> np.ndarray:
+    """`random` or `random:LOW:HIGH`: floats in [0, 1), bytes in [0, 256), other integers in [0, 2), bools,
+    words."""
     from tinyinfer.ir.dtypes import NARROW_INTEGERS
     from tinyinfer.runtime.signature import numpy_dtype
 
-    dtype = numpy_dtype(_dtype(arg))
+    dtype = numpy_dtype(dtype_name)
     low, high = 0.0, {"u": 256.0 if dtype.itemsize == 1 else 2.0, "i": 2.0}.get(dtype.kind, 1.0)
     words = source.split(":")[1:]
     if words:
@@ -230,7 +266,10 @@ def _random(arg: NodeArg, source: str, shape: tuple[int, ...], generator: np.ran
         if not low < high or not np.isfinite([low, high]).all():
             raise BadInput(f"--input {arg.name}={source}: LOW and HIGH must be numbers, LOW below HIGH")
     if dtype.kind == "O":
-        raise BadInput(f"input {arg.name!r} takes strings: random ones mean nothing")
+        return random_strings(shape, generator)
+    if dtype.kind == "c":
+        parts = generator.random((2, *shape))
+        return ((parts[0] + 1j * parts[1]) * (high - low) + low).astype(dtype)
     if dtype.kind == "b":
         return generator.random(shape) < 0.5
     if dtype.kind == "c":

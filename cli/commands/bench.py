@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import click
+import numpy as np
 
 from cli.errors import BadInput, reports_errors
 from cli.feeds import gather_feeds
@@ -20,6 +21,7 @@ from cli.options import (
     verbose_option,
 )
 from cli.report import bytes_text, print_json, seconds_text, table
+from cli.values import describe
 
 PROFILE_RUNS = 20
 
@@ -93,7 +95,10 @@ def command(
         "model": choice.title,
         "device": session.get_providers()[0],
         "threads": choice.threads,
-        "inputs": {name: list(array.shape) for name, array in feeds.arrays.items()},
+        "inputs": {
+            name: list(value.shape) if isinstance(value, np.ndarray) else describe(value)
+            for name, value in feeds.arrays.items()
+        },
         "creation_seconds": creation,
         "first_run_seconds": first,
         "peak_bytes": executable.peak_bytes,
@@ -152,6 +157,7 @@ def _profile(launches: list[Any], threads: int) -> dict[str, Any]:
     rows = [
         {
             "kernel": launch.title,
+            "host": launch.title.startswith("host: "),
             "onnx": list(launch.origin),
             "seconds": launch.seconds,
             "share": launch.seconds / total,
@@ -183,14 +189,17 @@ def _print_profile(profile: dict[str, Any]) -> None:
     rows = []
     for row in profile["kernels"]:
         names = ", ".join(row["onnx"])
+        rates = (
+            f"{row['gflops']:.1f}",
+            f"{row['gflops'] / peaks['gflops']:.0%}",
+            f"{row['gbytes_per_second']:.1f}",
+            f"{row['gbytes_per_second'] / peaks['gbytes_per_second']:.0%}",
+        )
         rows.append(
             (
                 seconds_text(row["seconds"]),
                 f"{row['share']:.1%}",
-                f"{row['gflops']:.1f}",
-                f"{row['gflops'] / peaks['gflops']:.0%}",
-                f"{row['gbytes_per_second']:.1f}",
-                f"{row['gbytes_per_second'] / peaks['gbytes_per_second']:.0%}",
+                *(("",) * 4 if row["host"] else rates),
                 row["kernel"],
                 names if len(names) <= 80 else names[:77] + "...",
             )

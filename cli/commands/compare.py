@@ -17,7 +17,8 @@ from cli.options import (
     session_options,
     verbose_option,
 )
-from cli.report import print_json, shape_text, table
+from cli.report import print_json, table
+from cli.values import describe
 
 ORACLE, ONNXRUNTIME = "oracle", "onnxruntime"
 
@@ -48,7 +49,7 @@ def command(
     verbose: int,
 ) -> None:
     """Compare a device's outputs with the oracle's and onnxruntime's. Exit code 1 if they differ."""
-    from tinyinfer.runtime.comparison import compare_arrays
+    from tinyinfer.runtime.comparison import compare_values
 
     session = choice.open()
     feeds = gather_feeds(session, inputs, choice.input_shapes, fill_missing=True)
@@ -64,12 +65,13 @@ def command(
         if expected is None:
             continue
         for name, a, e in zip(names, actual, expected):
-            found = compare_arrays(np.asarray(a), np.asarray(e), tolerance)
+            found = compare_values(a, e, tolerance)
             rows.append(
                 {
                     "against": reference,
                     "output": name,
-                    "shape": list(np.shape(a)),
+                    "shape": list(a.shape) if isinstance(a, np.ndarray) else None,
+                    "type": describe(a),
                     "max_abs_error": found.absolute,
                     "range_error": found.relative,
                     "passed": found.passed,
@@ -93,14 +95,14 @@ def command(
             (
                 r["against"],
                 r["output"],
-                shape_text(r["shape"]),
+                r["type"],
                 f"{r['max_abs_error']:.3e}",
                 f"{r['range_error']:.3e}",
                 "ok" if r["passed"] else f"DIFFERS: {r['problem']}",
             )
             for r in rows
         ]
-        header = ("against", "output", "shape", "max abs error", "of range", "verdict")
+        header = ("against", "output", "type", "max abs error", "of range", "verdict")
         click.echo(table(cells, header, right=(3, 4)))
         for note in notes:
             click.echo(note)
@@ -108,7 +110,7 @@ def command(
 
 
 def _onnxruntime(
-    model: str, arrays: dict[str, np.ndarray], names: list[str], wanted: bool, notes: list[str]
+    model: str, arrays: dict[str, Any], names: list[str], wanted: bool, notes: list[str]
 ) -> list[Any] | None:
     """onnxruntime's outputs; None with a note where it is not installed or cannot run the model."""
     try:

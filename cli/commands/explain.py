@@ -32,7 +32,8 @@ def command(
 ) -> None:
     """Show what the compiler makes of a model, stage by stage.
 
-    Stages: graph (as imported), optimized (after the rewrites), and those of the device.
+    Stages: graph (as imported), optimized (after the rewrites), and those of the device. A model that
+    functions of the host cut has a stage segments, which lists them; the others show the first one.
     """
     from tinyinfer.ir.passes import optimize
     from tinyinfer.ir.text import print_graph
@@ -40,13 +41,16 @@ def command(
     session = choice.open()
     graph = session.graph(choice.input_shapes)
     device = session.compile(choice.input_shapes).stages()
-    names = ["graph", "optimized", *device]
+    segments = _segments(choice)
+    names = [*(["segments"] if segments else []), "graph", "optimized", *device]
     unknown = [name for name in stages if name not in names]
     if unknown:
         raise BadInput(f"--stage {unknown[0]}: no such stage; there are {', '.join(names)}")
     texts: dict[str, str] = {}
     for name in stages or names:
-        if name == "graph":
+        if name == "segments":
+            texts[name] = segments
+        elif name == "graph":
             texts[name] = print_graph(graph)
         elif name == "optimized":
             texts[name] = print_graph(optimize(graph))
@@ -73,6 +77,20 @@ def command(
         return
     for name, text in texts.items():
         click.echo(f"==== {name}\n{text}")
+
+
+def _segments(choice: SessionChoice) -> str:
+    """Where the model is cut, a line each; "" where it is not."""
+    from tinyinfer.runtime.check import check_model
+
+    found = check_model(choice.model, choice.input_shapes, "CPU").segments or []
+    if len(found) < 2:
+        return ""
+    return "\n".join(
+        f"{number}{' (in a body)' if s.body else ''}: {s.launches} launches, then {s.action}"
+        + (f" {s.node}" if s.node else "")
+        for number, s in enumerate(found)
+    )
 
 
 _KERNEL = re.compile(r"^; kernel ([^\s,]+)", re.MULTILINE)

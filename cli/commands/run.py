@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from errno import ENOENT
@@ -24,6 +23,7 @@ from cli.options import (
     verbose_option,
 )
 from cli.report import bytes_text, print_json, seconds_text, shape_text
+from cli.values import describe, structure, write_values
 
 
 @click.command("run")
@@ -37,7 +37,7 @@ from cli.report import bytes_text, print_json, seconds_text, shape_text
     "folder",
     type=click.Path(file_okay=False),
     metavar="DIR",
-    help="Write each output as DIR/NAME.npy.",
+    help="Write each output as DIR/NAME.npy (strings and maps: .json).",
 )
 @json_option
 @verbose_option
@@ -62,8 +62,7 @@ def command(
     place = _make_folder(folder) if folder is not None else None
     if verbose or not as_json:
         for name, note in feeds.notes.items():
-            array = feeds.arrays[name]
-            click.echo(f"input {name}: {shape_text(array.shape)} {array.dtype}, {note}", err=as_json)
+            click.echo(f"input {name}: {describe(feeds.arrays[name])}, {note}", err=as_json)
     if not as_json:
         click.echo(f"device {session.get_providers()[0]}, {bytes_text(executable.peak_bytes)} at peak")
     start = time.perf_counter()
@@ -72,7 +71,7 @@ def command(
     names = [output.name for output in session.get_outputs()]
     outputs = [_summary(name, value, labels, feeds) for name, value in zip(names, results)]
     if place is not None:
-        _write(place, names, results)
+        write_values(place, names, results)
     if as_json:
         print_json(
             {
@@ -91,9 +90,9 @@ def command(
 
 
 def _summary(name: str, value: Any, labels: list[str] | None, feeds: Feeds) -> dict[str, Any]:
+    summary: dict[str, Any] = {"name": name, **structure(value)}
     if not isinstance(value, np.ndarray):
-        return {"name": name, "type": type(value).__name__, "length": len(value)}
-    summary: dict[str, Any] = {"name": name, "shape": list(value.shape), "dtype": str(value.dtype)}
+        return summary | {"text": describe(value)}
     if value.size and value.dtype.kind in "biuf":
         wide = value.astype(np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -115,7 +114,8 @@ def _summary(name: str, value: Any, labels: list[str] | None, feeds: Feeds) -> d
 
 def _print(output: dict[str, Any]) -> None:
     if "shape" not in output:
-        click.echo(f"output {output['name']}: {output['type']} of {output['length']}")
+        click.echo(f"output {output['name']}: {output['text']}")
+        _print_parts(output)
         return
     text = f"output {output['name']}: {shape_text(output['shape'])} {output['dtype']}"
     if "min" in output:
@@ -130,6 +130,19 @@ def _print(output: dict[str, Any]) -> None:
         click.echo(f"  {entry['probability']:7.2%}  class {entry['class']}{label}")
 
 
+def _print_parts(output: dict[str, Any]) -> None:
+    """The entries of a map, also of those in a sequence."""
+    for element in output.get("elements", ()):
+        _print_parts(element)
+    if output.get("type") == "map":
+        shown = output["entries"]
+        entries = [
+            f"{key}: {value:.6g}" if isinstance(value, float) else f"{key}: {value}"
+            for key, value in shown.items()
+        ]
+        click.echo("  " + ", ".join(entries) + (", …" if output["length"] > len(shown) else ""))
+
+
 def _make_folder(folder: str) -> Path:
     """`folder`, made if need be; BadInput where files cannot be written there."""
     place = Path(folder)
@@ -142,16 +155,3 @@ def _make_folder(folder: str) -> Path:
     except OSError as error:
         raise BadInput(f"--output {folder!r}: {error.strerror}") from None
     return place
-
-
-def _write(folder: Path, names: list[str], results: list[Any]) -> None:
-    """Every output as a .npy file; names that would be the same file get a number."""
-    if any(not isinstance(value, np.ndarray) for value in results):
-        raise BadInput("--output: an output is no tensor and cannot be written as .npy")
-    used: set[str] = set()
-    for number, (name, value) in enumerate(zip(names, results)):
-        stem = re.sub(r"[^\w.-]+", "_", name).strip(".") or f"output_{number}"
-        while stem.lower() in used:
-            stem += f"_{number}"
-        used.add(stem.lower())
-        np.save(folder / f"{stem}.npy", value, allow_pickle=False)

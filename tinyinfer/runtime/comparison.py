@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,45 @@ class Comparison:
     @property
     def passed(self) -> bool:
         return self.problem is None
+
+
+def compare_values(actual: Any, expected: Any, tolerance: float | None = None) -> Comparison:
+    """`compare_arrays` for values of any kind: the worst of the elements of sequences (lists) and of the
+    entries of maps (dicts), which must have the same keys. An optional without an element is None.
+    """
+    if isinstance(expected, (list, tuple)) or isinstance(actual, (list, tuple)):
+        if not (isinstance(expected, (list, tuple)) and isinstance(actual, (list, tuple))):
+            return _different(actual, expected)
+        if len(actual) != len(expected):
+            return Comparison(np.inf, np.inf, f"{len(actual)} elements instead of {len(expected)}")
+        parts = [(f"[{i}]", a, e) for i, (a, e) in enumerate(zip(actual, expected))]
+    elif isinstance(expected, dict) or isinstance(actual, dict):
+        if not (isinstance(expected, dict) and isinstance(actual, dict)):
+            return _different(actual, expected)
+        if actual.keys() != expected.keys():
+            return Comparison(np.inf, np.inf, "the keys of the maps differ")
+        # a map's entries are one tensor: their range is that of all
+        keys = list(expected)
+        if all(isinstance(expected[k], float) and isinstance(actual[k], float) for k in keys):
+            a, e = ([x[k] for k in keys] for x in (actual, expected))
+            return compare_arrays(np.array(a, np.float32), np.array(e, np.float32), tolerance)
+        parts = [(f"[{key!r}]", actual[key], expected[key]) for key in keys]
+    elif expected is None or actual is None:
+        return Comparison(0.0, 0.0, None) if expected is actual else _different(actual, expected)
+    else:
+        return compare_arrays(np.asarray(actual), np.asarray(expected), tolerance)
+    worst = Comparison(0.0, 0.0, None)
+    for where, a, e in parts:
+        found = compare_values(a, e, tolerance)
+        problem = worst.problem or (found.problem and f"{where}: {found.problem}")
+        worst = Comparison(max(worst.absolute, found.absolute), max(worst.relative, found.relative), problem)
+    return worst
+
+
+def _different(actual: Any, expected: Any) -> Comparison:
+    kinds = {list: "sequence", tuple: "sequence", dict: "map", type(None): "nothing"}
+    came, wanted = (kinds.get(type(x), "tensor") for x in (actual, expected))
+    return Comparison(np.inf, np.inf, f"a {came} instead of a {wanted}")
 
 
 def compare_arrays(actual: np.ndarray, expected: np.ndarray, tolerance: float | None = None) -> Comparison:

@@ -75,6 +75,11 @@ class Runnable:
             self._graph = None
         return self._executable
 
+    @property
+    def held_bytes(self) -> int:
+        """Arena and parameters of the executable, where it was made."""
+        return 0 if self._executable is None else self._executable.peak_bytes
+
     def run(self, feeds: Sequence[np.ndarray]) -> list[np.ndarray] | None:
         """The outputs, or None where this was closed meanwhile."""
         with self._lock:
@@ -227,6 +232,13 @@ class Program:
             eager=False,
             limits=self._limits,
         )
+
+    def held_bytes(self) -> int:
+        """What the stages that are compiled hold, those of bodies too."""
+        with self._lock:
+            stages = list(self._stages.values())
+        own = sum(s.runnable.held_bytes for s in stages if s.runnable is not None)
+        return own + sum(body.held_bytes() for s in stages for body in s.bodies)
 
     def close(self) -> None:
         """Free everything that is kept."""

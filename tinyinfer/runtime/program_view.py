@@ -17,7 +17,7 @@ from tinyinfer.runtime.program import Key, Program, Stage
 class PathExecutable:
     """`backends.base.Executable` for a path of stages: those that `feed` walks, or the first one alone.
 
-    `peak_bytes` is what all stages of the path hold.
+    `peak_bytes` is what all stages of the path hold, with what was compiled of bodies that the host runs.
     """
 
     def __init__(self, program: Program, key: Key, feed: Mapping[str, Any] | None):
@@ -33,7 +33,8 @@ class PathExecutable:
         self._executables = [s.runnable.executable() for s in path if s.runnable is not None]
         self.inputs: list[TensorSpec] = self._executables[0].inputs if self._executables else []
         self.outputs: list[TensorSpec] = self._executables[-1].outputs if self._executables else []
-        self.peak_bytes = sum(e.peak_bytes for e in self._executables)
+        bodies = sum(body.held_bytes() for stage in path for body in stage.bodies)
+        self.peak_bytes = sum(e.peak_bytes for e in self._executables) + bodies
 
     def run(self, feeds: Sequence[np.ndarray]) -> list[Any]:
         """The outputs for the inputs of the feed, in its order."""

@@ -319,8 +319,9 @@ class InferenceSession:
         for spec in self._specs:
             kind = "string" if spec.dtype == "object" else spec.dtype
             if not spec.is_tensor:
-                if spec.required:
-                    raise errors.InvalidArgument(f"input {spec.describe()} is no tensor, and has no shape")
+                from tinyinfer.frontend.onnx.dry_run import zero_signatures
+
+                result.append((spec.name, zero_signatures(self._model, given, 1, 1)[spec.name]))
             elif spec.name in given:
                 result.append((spec.name, (kind, tuple(map(int, given[spec.name])))))
             elif spec.required:
@@ -365,7 +366,8 @@ def _choose_device(
 
 
 def _node_arg(spec: ValueSpec) -> NodeArg:
-    return NodeArg(spec.name, spec.onnx_type, list(spec.shape) if spec.shape is not None else [])
+    inner = None if spec.element_shape is None else list(spec.element_shape)
+    return NodeArg(spec.name, spec.onnx_type, list(spec.shape) if spec.shape is not None else [], inner)
 
 
 def _input_specs(model: OnnxModel, options: SessionOptions) -> list[InputSpec]:

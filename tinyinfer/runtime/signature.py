@@ -22,6 +22,8 @@ class NodeArg:
     name: str
     type: str
     shape: list[Dimension]
+    element_shape: list[Dimension] | None = field(default=None, compare=False)
+    """The shape of the tensors in a sequence or an optional, where the model tells it."""
 
     def __str__(self) -> str:
         return f"NodeArg(name={self.name!r}, type={self.type!r}, shape={self.shape!r})"

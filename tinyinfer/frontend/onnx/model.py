@@ -31,6 +31,8 @@ class ValueSpec:
     dtype: str
     onnx_type: str
     shape: tuple[int | str | None, ...] | None
+    element_shape: tuple[int | str | None, ...] | None = None
+    """The shape of the tensors in a sequence or an optional, where the model tells it."""
 
 
 @dataclass
@@ -279,7 +281,15 @@ def _value_spec(value: ValueInfoProto) -> ValueSpec:
     shape: tuple[int | str | None, ...] | None = None
     if value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape"):
         shape = tuple(_dimension(d) for d in value.type.tensor_type.shape.dim)
-    return ValueSpec(value.name, dtype, text, shape)
+    return ValueSpec(value.name, dtype, text, shape, None if dtype else _element_shape(value.type))
+
+
+def _element_shape(kind: TypeProto) -> tuple[int | str | None, ...] | None:
+    while (which := kind.WhichOneof("value")) in ("sequence_type", "optional_type"):
+        kind = getattr(kind, which).elem_type
+    if which != "tensor_type" or not kind.tensor_type.HasField("shape"):
+        return None
+    return tuple(_dimension(d) for d in kind.tensor_type.shape.dim)
 
 
 def _dimension(dimension: object) -> int | str | None:
