@@ -61,7 +61,8 @@ def gather_feeds(
         if not _is_generated(source):
             feeds.arrays[name] = _read_value(known[name], source)
             feeds.notes[name] = source
-            _learn(symbols, known[name], np.shape(feeds.arrays[name]))
+            if isinstance(feeds.arrays[name], np.ndarray):
+                _learn(symbols, known[name], feeds.arrays[name].shape)
     for name, shape in shapes.items():
         _learn(symbols, known[name], shape)
     for name, source in sources.items():
