@@ -33,7 +33,7 @@ def command(choice: SessionChoice, as_json: bool, verbose: int) -> None:
     except ValueError as error:
         raise BadInput(str(error)) from None
     options = choice.options().compile_options()
-    report = check_model(choice.model, choice.input_shapes, device, options=options)
+    report = check_model(choice.model, choice.input_shapes, device, options=options, limits=choice.limits())
     if as_json:
         print_json({"model": choice.title, **report.as_dict()})
     else:

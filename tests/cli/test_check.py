@@ -263,3 +263,16 @@ def test_resnet50_is_checked_fast(filled_model):
 def test_the_prediction_is_what_a_session_holds(shared_models):
     path = shared_models / "mnist_cntk.onnx"
     assert tinyinfer.check_model(path).peak_bytes == tinyinfer.InferenceSession(path).compile().peak_bytes
+
+
+@pytest.mark.parametrize("size", [1 << 31, 1 << 60, (1 << 63) - 1])
+def test_sizes_beyond_the_memory_are_blockers(size):
+    node = helper.make_node("Relu", ["x"], ["y"])
+    limits = tinyinfer.Limits(max_bytes=1 << 30)
+    report = tinyinfer.check_model(model([node], [value("x", FLOAT, [size, 2])]), limits=limits)
+    assert len(report.blockers) == 1 and report.blockers[0].message
+
+
+def test_an_opset_beyond_all_bounds():
+    report = tinyinfer.check_model(model([helper.make_node("Relu", ["x"], ["y"])], opsets=(("", 1 << 40),)))
+    assert report.blockers or report.runs

@@ -12,6 +12,7 @@ from tinyinfer.errors import InvalidArgument, InvalidGraph, NotImplemented, Tiny
 if TYPE_CHECKING:
     from tinyinfer.frontend.onnx.custom import CustomOps
     from tinyinfer.frontend.onnx.dry_run import DryRun, DrySegment
+    from tinyinfer.frontend.onnx.limits import Limits
     from tinyinfer.frontend.onnx.model import OnnxModel
     from tinyinfer.frontend.onnx.survey import Blocker
 
@@ -104,23 +105,27 @@ def check_model(
     device: str | None = None,
     custom_ops: Sequence[CustomOps] = (),
     options: CompileOptions | None = None,
+    limits: Limits | None = None,
 ) -> CheckReport:
     """Look for everything that keeps a model from running, and predict what it takes.
 
     `path_or_bytes` is what InferenceSession takes. Open dimensions are those of `shapes`, else 1 (other sizes
-    are tried where 1 cannot be). Raises NoSuchFile, InvalidProtobuf or NoModel for what is no model,
-    InvalidArgument for shapes of inputs that there are not, ValueError for a device that cannot be used;
-    whatever is wrong with the model itself is in the report.
+    are tried where 1 cannot be). `limits` are those of InferenceSession.
+
+    Raises NoSuchFile, InvalidProtobuf or NoModel for what is no model, InvalidArgument for shapes that no
+    input has, ValueError for a device that cannot be used; whatever is wrong with the model itself is in the
+    report.
     """
     from tinyinfer.backends.registry import find_device, get_device
     from tinyinfer.frontend.onnx import load_model
     from tinyinfer.frontend.onnx.contents import count_operators, count_weights
+    from tinyinfer.frontend.onnx.limits import Limits
     from tinyinfer.frontend.onnx.survey import Blocker, survey
 
     chosen = find_device(device if device is not None else get_device())
     report = CheckReport(chosen.name)
     try:
-        model = load_model(path_or_bytes, custom=custom_ops)
+        model = load_model(path_or_bytes, limits if limits is not None else Limits(), custom_ops)
     except (InvalidGraph, NotImplemented) as error:
         report.blockers.append(Blocker("model", str(error)))
         return report
@@ -133,11 +138,12 @@ def check_model(
     report.possible = [b for b in found if not b.certain]
     shapes = dict(shapes or {})
     _check_names(model, shapes)
-    dry = _import(model, shapes, report)
+    with model.limits.spending():
+        dry = _import(model, shapes, report)
     if dry is not None:
         _sort_out(report, dry)
         if report.runs:
-            _add_costs(report, dry, chosen, options or CompileOptions())
+            _add_costs(report, dry, chosen, options or CompileOptions(), model.limits)
     return report
 
 
@@ -200,13 +206,16 @@ def _sort_out(report: CheckReport, dry: DryRun) -> None:
         report.blockers += [b for b in sure if b.message not in said]
 
 
-def _add_costs(report: CheckReport, dry: DryRun, device: Any, options: CompileOptions) -> None:
+def _add_costs(
+    report: CheckReport, dry: DryRun, device: Any, options: CompileOptions, limits: Limits
+) -> None:
     from tinyinfer.frontend.onnx.survey import Blocker
 
     segments = []
     for number, segment in enumerate(dry.segments):
         try:
-            segments.append(_cost(segment, device, options))
+            with limits.spending():
+                segments.append(_cost(segment, device, options))
         except (Exception, RecursionError) as error:
             expected = isinstance(error, (TinyInferError, MemoryError))
             message = str(error) if expected else f"planning failed: {type(error).__name__}: {error}"

@@ -61,7 +61,10 @@ class CpuDevice:
         from tinyinfer.ir.passes import optimize
         from tinyinfer.ir.passes.storage_types import use_storage_types
 
-        return build_plan(optimize(use_storage_types(graph)), LlvmPrinter(host_target()), options)
+        plan = build_plan(optimize(use_storage_types(graph)), LlvmPrinter(host_target()), options)
+        results = sum(x.size * numpy_dtype(x.dtype).itemsize for x in graph.outputs.values())
+        check_bytes(plan.peak_bytes + results, "the compiled graph with its outputs")
+        return plan
 
     def compile(self, graph: Graph, options: CompileOptions, threads: int) -> Executable:
         """Optimise, plan and compile `graph` for `threads` threads (0: all cores)."""
@@ -73,8 +76,6 @@ class CpuDevice:
         # the bytes are those of the storage types, but callers see the arrays as what the model says
         plan.inputs = [TensorSpec(name, x.shape, x.dtype) for name, x in graph.inputs.items()]
         plan.outputs = [TensorSpec(name, x.shape, x.dtype) for name, x in graph.outputs.items()]
-        results = sum(x.size * numpy_dtype(x.dtype).itemsize for x in graph.outputs.values())
-        check_bytes(plan.peak_bytes + results, "the compiled graph with its outputs")
         sources = kernel_sources(plan.launches)
         plan.stages["assembly"] = lambda: "\n\n".join(assembly(s.text(), target) for s in sources.values())
         return CpuExecutable(plan, target, threads)

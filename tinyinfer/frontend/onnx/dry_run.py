@@ -31,6 +31,9 @@ MAX_SEGMENTS = 256
 CHEAP = 1 << 16
 """Elements computed by a segment up to which it is interpreted, since what follows may depend on it."""
 
+FEW = 16
+"""Integers of an input up to which they are taken to be 1."""
+
 _BROKEN = "(an earlier node is not supported)"
 
 
@@ -61,10 +64,15 @@ def dry_run(model: OnnxModel, signatures: Mapping[str, Signature]) -> DryRun:
     """
     found = DryRun()
     walk = _Walk(model, found)
-    environment: dict[str, Any] = {}
-    for name, described in signatures.items():
-        store(environment, name, _fed(described))
-    walk.attempt(lambda: walk.follow(walk.first(signatures), environment))
+
+    def whole() -> None:
+        segment = walk.first(signatures)
+        environment: dict[str, Any] = {}
+        for name, described in signatures.items():
+            store(environment, name, _fed(described))
+        walk.follow(segment, environment)
+
+    walk.attempt(whole)
     return found
 
 
@@ -225,14 +233,15 @@ def _dense(value: Any) -> Any:
 
 
 def _zero_array(dtype: str, shape: Sequence[int]) -> np.ndarray:
-    return np.zeros(shape, numpy_dtype(dtype))
+    # one zero seen everywhere: these arrays may be as large as the model likes
+    return np.broadcast_to(np.zeros((), numpy_dtype(dtype)), shape)
 
 
 def _fed(described: Signature) -> Any:
-    """What an input is taken to be: zeros, and 1 where it is one integer, which mostly counts something."""
+    """What an input is taken to be: zeros, and ones where it is a few integers: counts, sizes, shapes."""
     value = _zeros(described)
-    single = isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "iu"
-    return np.ones_like(value) if single else value
+    few = isinstance(value, np.ndarray) and value.size <= FEW and value.dtype.kind in "iu"
+    return np.ones_like(value) if few else value
 
 
 def _zeros(described: Signature) -> Any:
@@ -244,7 +253,9 @@ def _zeros(described: Signature) -> Any:
     kind, content = described
     if kind == "list":
         return [_zeros(element) for element in content]
-    return np.full(content, "", object) if kind == "string" else _zero_array(kind, content)
+    if kind == "string":
+        return np.broadcast_to(np.array("", object), content)
+    return _zero_array(kind, content)
 
 
 def zero_signatures(

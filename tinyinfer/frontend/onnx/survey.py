@@ -184,7 +184,7 @@ def _attribute_problems(
     """What is wrong with a node's attributes by the schema of its operator."""
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "" if domain == "ai.onnx" else domain)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # the latter for opsets beyond 32 bits
         return ()
     problems = []
     given = {a.name: a for a in node.attribute}
