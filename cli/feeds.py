@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from cli import pictures
 from cli.errors import BadInput
 from cli.labels import looks_like_imagenet
 from cli.options import InputChoice, PictureChoice
+from cli.report import shape_text
 from cli.values import random_strings, random_value, value_of_json
+from tinyinfer.errors import InvalidArgument, InvalidGraph
 
 if TYPE_CHECKING:
     from tinyinfer.runtime.session import InferenceSession
@@ -31,6 +34,23 @@ class Feeds:
     arrays: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     picture: bool = False
+    assumed: list[str] = field(default_factory=list)
+    """Inputs with open dimensions that nothing but a default of 1 gives."""
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Errors of a model that the assumed shapes may have caused say so, as BadInput."""
+        try:
+            yield
+        except (InvalidGraph, InvalidArgument) as error:
+            if not self.assumed:
+                raise
+            named = ", ".join(map(repr, self.assumed))
+            shape = shape_text(np.shape(self.arrays[self.assumed[0]]))
+            raise BadInput(
+                f"{error} (open dimensions of {named} were taken as 1; others: --shape"
+                f" {self.assumed[0]}:{shape if shape != 'scalar' else ''})"
+            ) from error
 
 
 def gather_feeds(
@@ -76,6 +96,8 @@ def gather_feeds(
     for name, source in sources.items():
         if source.partition(":")[0] == RANDOM:
             shape = shapes.get(name, _open_as(known[name], symbols))
+            if name not in shapes and _is_open(known[name], symbols):
+                feeds.assumed.append(name)
             feeds.arrays[name] = _random_value(known[name], source, shape, generator)
             feeds.notes[name] = f"random, seed {choice.seed}"
     feeds.arrays = {name: feeds.arrays[name] for name in known if name in feeds.arrays}
@@ -205,6 +227,10 @@ def _open_as(arg: NodeArg, symbols: Mapping[str, int]) -> tuple[int, ...]:
     """The input's shape with its symbols as known, otherwise 1."""
     shape = arg.shape if arg.element_shape is None else arg.element_shape
     return tuple(d if isinstance(d, int) else symbols.get(d, 1) if d else 1 for d in shape)
+
+
+def _is_open(arg: NodeArg, symbols: Mapping[str, int]) -> bool:
+    return any(not isinstance(d, int) and d not in symbols for d in arg.element_shape or arg.shape)
 
 
 def _dtype(arg: NodeArg) -> str:

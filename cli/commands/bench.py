@@ -81,7 +81,8 @@ def command(
         for name, note in feeds.notes.items():
             click.echo(f"input {name}: {note}", err=True)
     start = time.perf_counter()
-    session.run(None, feeds.arrays)
+    with feeds.explaining():
+        session.run(None, feeds.arrays)
     first = time.perf_counter() - start
     executable = session.prepare(feeds.arrays)
     if not as_json:

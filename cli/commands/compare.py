@@ -53,7 +53,8 @@ def command(
 
     session = choice.open()
     feeds = gather_feeds(session, inputs, choice.input_shapes, fill_missing=True)
-    actual = session.run(None, feeds.arrays)
+    with feeds.explaining():
+        actual = session.run(None, feeds.arrays)
     names = [output.name for output in session.get_outputs()]
     rows: list[dict[str, Any]] = []
     notes: list[str] = []

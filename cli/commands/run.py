@@ -58,7 +58,8 @@ def command(
     labels = read_labels(labels_path) if labels_path else None
     session = choice.open()
     feeds = gather_feeds(session, inputs, choice.input_shapes, fill_missing=False)
-    executable = session.prepare(feeds.arrays)
+    with feeds.explaining():
+        executable = session.prepare(feeds.arrays)
     place = _make_folder(folder) if folder is not None else None
     if verbose or not as_json:
         for name, note in feeds.notes.items():

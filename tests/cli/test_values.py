@@ -166,6 +166,14 @@ def test_models_with_data_dependent_parts(shared_models, name, arguments):
     assert any(r["host"] for r in rows) == (name != "polygraphy_loop")
 
 
+@pytest.mark.parametrize("command", ["run", "bench", "compare"])
+def test_errors_of_shapes_that_were_assumed_say_so(shared_models, command):
+    result = CliRunner().invoke(main, [command, str(shared_models / "nms_yolov8.onnx")])
+    assert result.exit_code == 2, result.output
+    assert "open dimensions of 'detection' were taken as 1" in result.stderr
+    assert "--shape detection:1x1x1" in result.stderr
+
+
 def test_values_in_words():
     x = np.zeros((1, 3), np.float32)
     words = {

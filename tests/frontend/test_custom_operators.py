@@ -63,6 +63,20 @@ def test_an_operator_in_the_ir_runs_on_every_device(device):
     np.testing.assert_array_equal(run(unary(), {"x": X}, device=device)[0], 2 * X)
 
 
+def test_an_operator_in_the_ir_has_a_gradient():
+    registry = tinyinfer.CustomOps()
+    registry.op("mine", "Foo")(lambda context, x: build.apply("MUL", x, twice(context, x)))
+    node = helper.make_node(
+        "Gradient", ["x"], ["slope"], domain="ai.onnx.preview.training", xs=["x"], y="total"
+    )
+    total = helper.make_node("ReduceSum", ["y"], ["total"], keepdims=0)
+    proto = unary()
+    proto.graph.node.extend([total, node])
+    proto.graph.output[0].name = "slope"
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.preview.training", 1))
+    np.testing.assert_array_equal(run(proto, {"x": X}, registry)[0], 4 * X)
+
+
 def test_versions_choose_the_function():
     registry = tinyinfer.CustomOps()
     registry.op("mine", "Foo", since=1, until=2)(twice)
