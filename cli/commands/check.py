@@ -47,8 +47,9 @@ def _print(title: str, report: CheckReport, verbose: int) -> None:
     click.echo(f"{title} {verdict} on {report.device}")
     for blocker in report.blockers:
         click.echo(f"  {_line(blocker)}")
-    if not report.runs and report.assumed:
-        click.echo(f"  (shapes taken for {', '.join(report.assumed)}: give others with --shape)")
+    if report.assumed and any(b.kind == "import" for b in report.blockers):
+        shapes = ", ".join(f"{n}:{shape_text(report.shapes.get(n) or ())}" for n in report.assumed)
+        click.echo(f"  with open dimensions as in {shapes}; give others with --shape")
     for blocker in report.possible:
         click.echo(f"  perhaps: {_line(blocker)}")
     opsets = ", ".join(f"{domain} {version}" for domain, version in report.opsets.items())

@@ -203,6 +203,15 @@ def test_open_dimensions_take_sizes_that_work():
     assert report.runs and report.shapes == {"x": [8]} and report.assumed == ["x"]
 
 
+def test_errors_that_come_from_assumed_shapes_name_them(call):
+    shape = numpy_helper.from_array(np.array([7, 5]), "shape")
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
+    proto = model([node], [value("x", FLOAT, ["n"])], initializers=[shape])
+    assert "with open dimensions as in x:1; give others" in call(proto, code=1).stdout
+    assert "can run" in call(proto, "--shape", "x:35").stdout
+    assert "give others" not in call(unsupported(), code=1).stdout
+
+
 @pytest.mark.parametrize("arguments", [("--shape", "z:1"), ("--shape", "a:1x2x3"), ("--device", "NOPE")])
 def test_wrong_usage(call, arguments):
     result = call(sum_of_two(), *arguments, code=2)
