@@ -146,3 +146,11 @@ def test_paths_that_meet_again_do_not_multiply_uses():
     for _ in range(60):
         y = build.elementwise("XOR", build.elementwise("ADD", y, x), build.elementwise("MUL", y, y))
     assert len(fuse(graph_of(y)).kernels) == 1
+
+
+def test_a_stored_value_is_computed_once_where_fusion_would_repeat_it():
+    x = build.input_node("x", (8, 16), "float32")
+    dear = build.stored(build.elementwise("EXP", x))
+    graph = graph_of(build.elementwise("NEG", dear))
+    assert [k.root.op for k in fuse(graph).kernels] == ["EXP", "NEG"]
+    assert build.stored(x) is x and build.stored(dear) is dear

@@ -373,6 +373,16 @@ def concat(inputs: Sequence[Node], axis: int, origin: Iterable[str] = ()) -> Nod
     return node("CONCAT", kept, axis, shape, first.dtype, origin)
 
 
+def stored(x: Node) -> Node:
+    """`x` computed once and kept in memory, where fusion would compute it again for each reader.
+
+    A concatenation of one part: its value is stored in place, and nothing is fused across it.
+    """
+    if not x.shape or x.op in ("INPUT", "CONST", "CONCAT", "SCATTER"):
+        return x
+    return node("CONCAT", (x,), 0, x.shape, x.dtype)
+
+
 def matmul(a: Node, b: Node, origin: Iterable[str] = ()) -> Node:
     """numpy matmul of operands of rank 2 or more with broadcast batch axes: SUM over k of MUL of two views.
     """

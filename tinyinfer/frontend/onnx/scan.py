@@ -1,4 +1,4 @@
-"""Running sums and products in 16 · n operations: blocks first, then what comes before each block."""
+"""Running sums and products in a few passes: within blocks first, then what comes before each block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from tinyinfer.ir.node import Node, output_axis
 from tinyinfer.ir.ops import reduce_identity
 
 BLOCK = 16
-"""Elements that are joined directly. A window this wide stays in registers and is one vector or two."""
+"""Elements that are joined before totals are carried: two steps of `TAPS`."""
+
+TAPS = 4
+"""Elements that one step joins; the reach grows by this factor with each."""
 
 JOIN = {"SUM": "ADD", "PROD": "MUL", "MAX": "MAX", "MIN": "MIN"}
 NARROW = ("float16", "bfloat16")
@@ -45,17 +48,13 @@ def _shifted(op: str, x: Node, axis: int, by: int) -> Node:
 def _inclusive(op: str, x: Node, axis: int, sign: int) -> Node:
     """Each element joined with those before (sign 1) or after it (-1)."""
     n = x.shape[axis]
-    block = min(n, BLOCK) if n > 2 * BLOCK else n
+    block = BLOCK if n > BLOCK else n
     count = -(-n // block)
-    lead, rest = x.shape[:axis], x.shape[axis + 1 :]
-    shape = (*lead, count, block, *rest, block)
-    here = _here(shape)
-    inside = here[axis + 1] - here[-1] * sign
-    place = here[axis] * block + inside
-    guards = [(inside, block), (place, n)]
-    reads = [*here[:axis], place, *here[axis + 2 : -1]]
-    windows = build.view(x, reads, shape, guards, reduce_identity(op, x.dtype))
-    joined = build.reduce(op, windows, [len(shape) - 1])  # [*lead, count, block, *rest]
+    joined = _split(op, x, axis, block)
+    reach = 1
+    while reach < block:
+        joined = build.stored(_joined_back(op, joined, axis + 1, sign * reach))
+        reach *= TAPS
     if count > 1:
         total = _edge(joined, axis, block - 1 if sign == 1 else 0)
         before = _shifted(op, _inclusive(op, total, axis, sign), axis, -sign)
@@ -63,8 +62,28 @@ def _inclusive(op: str, x: Node, axis: int, sign: int) -> Node:
             before, [h for i, h in enumerate(_here(joined.shape)) if i != axis + 1], joined.shape
         )
         joined = elementwise(JOIN[op], spread, joined)
-    flat = build.reshape(joined, (*lead, count * block, *rest))
+    flat = build.reshape(joined, (*x.shape[:axis], count * block, *x.shape[axis + 1 :]))
     return build.shrink(flat, [0] * len(x.shape), x.shape)
+
+
+def _split(op: str, x: Node, axis: int, block: int) -> Node:
+    """[*lead, count, block, *rest]: an axis cut into blocks, the last one filled up with the identity."""
+    n = x.shape[axis]
+    shape = (*x.shape[:axis], -(-n // block), block, *x.shape[axis + 1 :])
+    here = _here(shape)
+    place = here[axis] * block + here[axis + 1]
+    reads = [*here[:axis], place, *here[axis + 2 :]]
+    return build.view(build.stored(x), reads, shape, [(place, n)], reduce_identity(op, x.dtype))
+
+
+def _joined_back(op: str, x: Node, axis: int, step: int) -> Node:
+    """Each element joined with the `TAPS` - 1 that lie `step`, 2 · `step` … before it on its axis."""
+    shape = (*x.shape, TAPS)
+    here = _here(shape)
+    place = here[axis] - here[-1] * step
+    reads = [*here[:axis], place, *here[axis + 1 : -1]]
+    taps = build.view(x, reads, shape, [(place, x.shape[axis])], reduce_identity(op, x.dtype))
+    return build.reduce(op, taps, [len(shape) - 1])
 
 
 def _edge(joined: Node, axis: int, place: int) -> Node:

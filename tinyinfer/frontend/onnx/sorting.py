@@ -76,13 +76,14 @@ def top_positions(keys: Node, k: int, in_order: bool = True) -> Node:
     Largest first, or by position unless `in_order`.
     """
     n = keys.shape[1]
+    keys = build.stored(keys)
     if k == 1:
         return position_of_extreme(keys, 1, "MAX", last=False)
     if n > SELECT_FROM and 2 * k <= n:
-        chosen = _selected(keys, k)
+        chosen = build.stored(_selected(keys, k))
         if not in_order:
             return build.cast(chosen, "int64")
-        order = _order(row_elements(keys, chosen))
+        order = _order(build.stored(row_elements(keys, chosen)))
         return build.cast(row_elements(chosen, order), "int64")
     order = _order(keys)
     return build.cast(build.shrink(order, [0, 0], [keys.shape[0], k]), "int64")
@@ -149,7 +150,7 @@ def _selected(keys: Node, k: int) -> Node:
     wide_room = build.expand(build.reshape(room, (rows, 1)), keys.shape)
     fits = elementwise("AND", equal, elementwise("CMPLE", nth, wide_room))
     taken = build.cast(elementwise("OR", above, fits), "int32")
-    return _positions_of(running("SUM", taken, 1), k)
+    return _positions_of(build.stored(running("SUM", taken, 1)), k)
 
 
 def _positions_of(counts: Node, k: int) -> Node:
@@ -187,7 +188,7 @@ def _kth_largest(keys: Node, k: int) -> Node:
         reached = build.reduce("SUM", build.cast(elementwise("CMPLE", limits, mine), "int32"), [2])
         enough = elementwise("CMPLE", build.full(k, shape, "int32"), reached)
         digit = build.reduce("SUM", build.cast(enough, keys.dtype), [1])
-        found = elementwise("OR", found, elementwise("SHL", digit, _all(shift, digit)))
+        found = build.stored(elementwise("OR", found, elementwise("SHL", digit, _all(shift, digit))))
     return found
 
 
