@@ -66,7 +66,9 @@ def program_of(text, device, roots=2):
 
     model = load_model(onnx.parser.parse_model(text))
     options, logger = CompileOptions(), logging.getLogger("test")
-    return Program(lambda key: start(model, dict(key)), device, options, 0, "test", logger, roots=roots)
+    made = Program(lambda key: start(model, dict(key)), device, options, 0, "test", logger, roots=roots)
+    made.ranges = None  # every size is compiled for itself
+    return made
 
 
 def run(program, **feeds):

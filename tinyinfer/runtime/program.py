@@ -190,7 +190,7 @@ class Program:
         self._stages: OrderedDict[int, Stage] = OrderedDict()
         self._lock = threading.Lock()
         self._compiling = threading.RLock()
-        self._ranges = Ranges(self._graph_of, self.compile, logger, title) if eager else None
+        self.ranges = Ranges(self._graph_of, self.compile, logger, title) if eager else None
 
     # ---- the tree
 
@@ -248,8 +248,8 @@ class Program:
             self._roots.clear()
         for stage in kept:
             stage.close()
-        if self._ranges is not None:
-            self._ranges.close()
+        if self.ranges is not None:
+            self.ranges.close()
 
     def __len__(self) -> int:
         return len(self._stages)
@@ -323,7 +323,7 @@ class Program:
 
     def _in_range(self, key: Key, inputs: Mapping[str, Any]) -> list[Any] | None:
         """The outputs from a compilation for a range of sizes; None where there is none for this key."""
-        ranges = self._ranges
+        ranges = self.ranges
         if ranges is None or key in self._roots:
             return None
         found = ranges.find(key) or ranges.consider(key, inputs, self._kept_whole)
