@@ -54,6 +54,11 @@ def spending(seconds: float, max_bytes: int, loop_trips: int) -> Iterator[None]:
     try:
         check_time()
         yield
+    except RecursionError:
+        raise Fail(
+            "the model computes something that is nested too deeply to import or compile, such as a chain of "
+            "thousands of operators without a reduction between them"
+        ) from None
     finally:
         _STATE.budget = before
         if outermost and _STATE.spent is not None:

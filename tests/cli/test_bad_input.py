@@ -87,6 +87,9 @@ def test_models_that_end_too_early(folder, name, request):
         (["--shape", "x:99999999999x3"], []),
         (["--shape", "x:99999999999999999999999x3"], []),
         (["--threads", "-1"], ["--threads"]),
+        (["--max-memory", "much"], ["--max-memory", "512M"]),
+        (["--max-memory", "-1"], ["--max-memory"]),
+        (["--max-memory", "1"], ["max_bytes = 1"]),
     ],
 )
 def test_flags_of_sessions(folder, command, flags, words):

@@ -521,6 +521,31 @@ def test_counts_of_n_grams_of_nothing():
     np.testing.assert_array_equal(run(model, {"x0": np.zeros((2, 0), np.int64)})[0], [[0], [0]])
 
 
+def test_constant_texts_that_are_no_numbers():
+    model = one_op("Cast", [np.array(["1", "NONE"], object)], 1, 17, (0,), to=1)
+    with pytest.raises(InvalidGraph, match="the_node.*NONE"):
+        run(model, {})
+
+
+def test_more_dimensions_than_arrays_have():
+    text = " ".join(f"x{i + 1} = Unsqueeze(x{i}, a)" for i in range(80))
+    with pytest.raises(InvalidGraph, match="dimensions"):
+        text = f"{{ {text} y = Neg(x80) }}"
+        run(parsed(f"g (float[3, 4] x0) => (float y) <int64[1] a = {{0}}> {text}"), {"x0": X})
+
+
+@pytest.mark.parametrize("step", ["s{0} = Sin(x{0}) x{1} = Add(s{0}, x{0})", "x{1} = Gather(x{0}, k)"])
+def test_long_chains(step):
+    """What is nested deeper than Python recurses is refused in words."""
+    text = " ".join(step.format(i, i + 1) for i in range(3000))
+    model = parsed(f"g (float[4] x0, int64[4] k) => (float[n] x3000) {{ {text} }}")
+    try:
+        (result,) = run(model, {"x0": X[0], "k": np.array([3, 2, 1, 0])}, Limits(compile_seconds=25))
+        assert result.shape == (4,)
+    except tinyinfer.Fail as error:
+        assert "nested" in str(error)
+
+
 # ---- the code itself
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
 from tinyinfer.budget import TooManyTrips, check_time, fewer_trips
+from tinyinfer.errors import TinyInferError
 from tinyinfer.frontend.onnx import functions
 from tinyinfer.frontend.onnx.context import NodeContext
 from tinyinfer.frontend.onnx.errors import (
@@ -25,7 +26,7 @@ from tinyinfer.frontend.onnx.errors import (
     NotSupported,
     UnsupportedModel,
 )
-from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
+from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, MAX_RANK, Limits
 from tinyinfer.frontend.onnx.model import OnnxModel, ValueSpec, function_key, node_name, ordered_nodes
 from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain
 from tinyinfer.frontend.onnx.schema_functions import function_body
@@ -318,7 +319,12 @@ class Importer:
                 raise
             raise InvalidGraph(f"{context.label}: {error}") from error
         if isinstance(result, HostCall):
-            known = self._call_now(context, result)
+            try:
+                known = self._call_now(context, result)
+            except (ValueError, IndexError, TypeError, OverflowError, KeyError) as error:
+                if isinstance(error, TinyInferError):
+                    raise
+                raise InvalidGraph(f"{context.label}: {error}") from error
             if known is None:
                 return result
             result = known
@@ -346,8 +352,8 @@ class Importer:
             for made in nodes_of(value):
                 if not self.limits.allows(made.shape):
                     context.fail(
-                        f"the output '{name}' of shape {list(made.shape)} is over the limit max_elements = "
-                        f"{self.limits.max_elements}"
+                        f"the output '{name}' of shape {list(made.shape)} is over the limits: max_elements = "
+                        f"{self.limits.max_elements}, {MAX_RANK} dimensions"
                     )
             if isinstance(value, SequenceValue) and len(value.elements) > self.limits.max_sequence:
                 context.fail(

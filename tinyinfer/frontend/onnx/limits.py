@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from tinyinfer.budget import spending
 
 
@@ -16,6 +18,9 @@ def _physical_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return 1 << 36
+
+MAX_RANK = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
+"""Dimensions of one tensor: as many as numpy's arrays may have."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class Limits:
 
     def allows(self, shape: Iterable[int]) -> bool:
         """Whether a tensor may have this shape. Sizes beside one of 0 count too: nothing can hold them."""
-        return math.prod(max(d, 1) for d in shape) <= self.max_elements
+        sizes = [max(d, 1) for d in shape]
+        return len(sizes) <= MAX_RANK and math.prod(sizes) <= self.max_elements
 
     def spending(self) -> AbstractContextManager[None]:
         """The budget of one import or compilation, from now on."""
