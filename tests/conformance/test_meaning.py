@@ -41,7 +41,7 @@ def test_many_faces(shared_models):
     x = ((pixels - 127) / 128).transpose(2, 0, 1)[None]
     scores, boxes = model.run(None, {"input": x})
     likely = scores[0, :, 1] > 0.7
-    from tinyinfer.frontend.onnx.boxes import non_max_suppression
+    from tinyinfer.frontend.onnx.blocks.boxes import non_max_suppression
 
     rows = non_max_suppression(boxes, scores[:, :, 1][:, None], 100, 0.3, 0.7, False)
     assert likely.sum() > 20 and len(rows) >= 5

@@ -102,6 +102,6 @@ def test_top_k_of_other_types_along_the_first_axis(dtype):
 
 @pytest.mark.parametrize("dtype", ["float32", "int64"])
 def test_a_whole_long_axis_is_merged(dtype, monkeypatch):
-    monkeypatch.setattr("tinyinfer.frontend.onnx.sorting.RANK_LIMIT", 64)
+    monkeypatch.setattr("tinyinfer.frontend.onnx.blocks.sorting.RANK_LIMIT", 64)
     x = RNG.integers(-99, 99, (2, 100)).astype(dtype)
     compare("TopK", [x, np.array([100])], 2, constants=(1,))

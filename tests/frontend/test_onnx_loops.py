@@ -8,7 +8,8 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from onnx_models import one_op, run
 
 import tinyinfer
-from tinyinfer.frontend.onnx import import_graph, load_model, ops_recurrent
+from tinyinfer.frontend.onnx import import_graph, load_model
+from tinyinfer.frontend.onnx.ops import recurrent as ops_recurrent
 
 ort = pytest.importorskip("onnxruntime")
 

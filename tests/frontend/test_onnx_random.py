@@ -6,7 +6,7 @@ from onnx import TensorProto
 from onnx_models import one_op
 
 import tinyinfer
-from tinyinfer.frontend.onnx.random_bits import threefry
+from tinyinfer.frontend.onnx.blocks.random_bits import threefry
 from tinyinfer.ir import build
 from tinyinfer.ir.oracle import evaluate
 from tinyinfer.runtime import defaults

@@ -5,7 +5,7 @@ import pytest
 from onnx_models import run_op
 from test_onnx_operators import RNG, compare, uniform
 
-from tinyinfer.frontend.onnx.fourier import MAX_DENSE, _smooth_length
+from tinyinfer.frontend.onnx.blocks.fourier import MAX_DENSE, _smooth_length
 
 
 def transform(x, length=None, axis=1, opset=20, **attributes):

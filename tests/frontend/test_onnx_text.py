@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, ValueInfoProto, helper
 
 from tinyinfer import InferenceSession
-from tinyinfer.frontend.onnx.regular_expressions import full_matcher
+from tinyinfer.frontend.onnx.blocks.regular_expressions import full_matcher
 
 ort = pytest.importorskip("onnxruntime")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tinyinfer.errors import NotImplemented as NotSupported
-from tinyinfer.frontend.onnx.places import read_places
+from tinyinfer.frontend.onnx.blocks.places import read_places
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.index import Slot, index
@@ -117,7 +117,7 @@ def test_products_of_zeros(zeros):
 
 
 def test_softmax_and_a_normalisation():
-    from tinyinfer.frontend.onnx.ops_norm import log_softmax, softmax
+    from tinyinfer.frontend.onnx.ops.norm import log_softmax, softmax
 
     check(lambda x: softmax(x, [1]), values((3, 5)))
     check(lambda x: log_softmax(x, [1]), values((3, 5)))

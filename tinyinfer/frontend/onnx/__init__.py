@@ -1,6 +1,6 @@
 """The ONNX front end: `load_model` reads a file, `import_graph` makes a Graph of it at given input shapes.
 
-One import function per op and opset range, in `ops_*.py` by family, registered in `op_table.py`.
+One import function per op and opset range, in `ops/` by family, registered in `op_table.py`.
 Running a Graph is elsewhere.
 """
 

@@ -1,0 +1,4 @@
+"""What operators are built of: attention, sampling, sorting, running sums, trees, loops.
+
+No op is registered here.
+"""
