@@ -148,7 +148,7 @@ def check_model(
 
 
 def _check_names(model: OnnxModel, shapes: Mapping[str, Sequence[int]]) -> None:
-    from tinyinfer.frontend.onnx.importer import checked_shape
+    from tinyinfer.frontend.onnx.whole import checked_shape
 
     specs = {v.name: v for v in (*model.inputs, *model.overridable)}
     for name, shape in shapes.items():
@@ -160,7 +160,7 @@ def _check_names(model: OnnxModel, shapes: Mapping[str, Sequence[int]]) -> None:
 def _import(model: OnnxModel, shapes: Mapping[str, Sequence[int]], report: CheckReport) -> DryRun | None:
     """The dry run at the first sizes of open dimensions that work, or else at the first ones."""
     from tinyinfer.frontend.onnx.dry_run import dry_run, zero_signatures
-    from tinyinfer.frontend.onnx.importer import supported_input
+    from tinyinfer.frontend.onnx.whole import supported_input
 
     if not all(map(supported_input, model.inputs)):
         return None

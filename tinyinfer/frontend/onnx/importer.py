@@ -1,20 +1,20 @@
 """Importing nodes: call the op table, fold small constants, record origins, enter functions and branches.
 
 `Importer.advance` walks a stack of frames (the graph, the functions and branches entered) until it is done or
-comes to a node whose results the host computes. `frontend.onnx.trace` cuts the model there; `import_graph`
-is for models, and parts of them, that need no such cut.
+comes to a node whose results the host computes. `trace` cuts the model there; `whole` is for models that
+need no such cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto
 
-from tinyinfer.budget import TooManyTrips, check_time, fewer_trips
+from tinyinfer.budget import check_time
 from tinyinfer.errors import TinyInferError
 from tinyinfer.frontend.onnx import functions
 from tinyinfer.frontend.onnx.context import NodeContext
@@ -26,8 +26,9 @@ from tinyinfer.frontend.onnx.errors import (
     NotSupported,
     UnsupportedModel,
 )
-from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, MAX_RANK, Limits
-from tinyinfer.frontend.onnx.model import OnnxModel, ValueSpec, function_key, node_name, ordered_nodes
+from tinyinfer.frontend.onnx.known import KnownValues
+from tinyinfer.frontend.onnx.limits import MAX_RANK, Limits
+from tinyinfer.frontend.onnx.model import OnnxModel, function_key, node_name, ordered_nodes
 from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain
 from tinyinfer.frontend.onnx.schema_functions import function_body
 from tinyinfer.frontend.onnx.scope import Frame, Scope
@@ -43,105 +44,7 @@ from tinyinfer.frontend.onnx.values import (
     replace_nodes,
 )
 from tinyinfer.ir import build
-from tinyinfer.ir.dtypes import NUMERIC
-from tinyinfer.ir.node import Graph, Node, topological_order
-from tinyinfer.ir.oracle import evaluate
-from tinyinfer.ir.passes.rewrite import rebuilt
-
-
-def import_graph(
-    model: OnnxModel,
-    shapes: Mapping[str, Sequence[int]],
-    known_values: Mapping[str, np.ndarray] | None = None,
-) -> Graph:
-    """The Graph of `model` at the given shapes of its inputs (one concrete shape for each).
-
-    `known_values` gives inputs whose value is fixed; they stay in the signature, and the result is right for
-    these values only. An overridable initializer becomes an input only if `shapes` names it.
-
-    Raises UnsupportedModel with every node that has no implementation, InvalidGraph for a broken model,
-    NeedsValue where a shape depends on an input's value, NeedsHost for what no single graph can hold,
-    InvalidArgument for wrong shapes.
-    """
-    missing = blockers(model)
-    if missing:
-        raise UnsupportedModel(missing)
-    importer = Importer(model)
-    scope = Scope(opsets=model.opsets)
-    importer.add_initializers(model.proto.graph, scope)
-    inputs = _inputs(model, shapes, known_values or {}, scope)
-    pending = importer.advance([Frame(model.nodes, scope)])
-    if pending is not None:
-        raise NeedsHost(f"{pending.context.label}: its results are computed by the host")
-    outputs: dict[str, Node] = {}
-    for value in model.outputs:
-        found = scope.find(value.name)
-        if found is None:
-            raise InvalidGraph(f"the graph output '{value.name}' is made by no node")
-        if not isinstance(found, Node):
-            raise NeedsHost(f"the graph output '{value.name}' is a {describe(found)}, no tensor of numbers")
-        outputs[value.name] = found
-    return Graph(inputs, outputs, model.proto.graph.name)
-
-
-def blockers(model: OnnxModel) -> list[str]:
-    """One line for each input and node that cannot be imported. Branches of If are checked when taken."""
-    inputs = [unsupported_input(v) for v in model.inputs if not supported_input(v)]
-    return inputs + functions.blockers(model, model.nodes)
-
-
-def supported_input(value: ValueSpec) -> bool:
-    """Whether a model input is of a type that can be fed."""
-    if value.dtype:
-        return value.dtype in NUMERIC or value.dtype == "object"
-    return value.onnx_type.startswith(("seq(", "optional(", "map("))
-
-
-def unsupported_input(value: ValueSpec) -> str:
-    """What is said of a model input whose type cannot be fed."""
-    return f"the input '{value.name}' is a {value.onnx_type or 'value of no type'}, which is not supported"
-
-
-def checked_shape(
-    value: ValueSpec, shape: Sequence[int], limits: Limits = DEFAULT_LIMITS
-) -> tuple[int, ...]:
-    """`shape` if the model's input may have it, InvalidArgument otherwise."""
-    shape = tuple(int(d) for d in shape)
-    declared = value.shape
-    if declared is not None and (
-        len(declared) != len(shape) or any(isinstance(d, int) and d != s for d, s in zip(declared, shape))
-    ):
-        raise InvalidArgument(f"the input '{value.name}' has shape {list(declared)}, not {list(shape)}")
-    if any(d < 0 for d in shape) or not limits.allows(shape):
-        raise InvalidArgument(f"the input '{value.name}' cannot have shape {list(shape)}")
-    return shape
-
-
-def _inputs(
-    model: OnnxModel,
-    shapes: Mapping[str, Sequence[int]],
-    known_values: Mapping[str, np.ndarray],
-    scope: Scope,
-) -> dict[str, Node]:
-    inputs: dict[str, Node] = {}
-    optional = [v for v in model.overridable if v.name in shapes]
-    for value in [*model.inputs, *optional]:
-        if value.dtype not in NUMERIC:
-            raise NeedsHost(f"the input '{value.name}' is a {value.onnx_type}, no tensor of numbers")
-        if value.name not in shapes:
-            raise InvalidArgument(f"no shape is given for the input '{value.name}'")
-        shape = checked_shape(value, shapes[value.name], model.limits)
-        made = build.input_node(value.name, shape, value.dtype)
-        inputs[value.name] = scope.values[value.name] = made
-        if value.name in known_values:
-            array = np.asarray(known_values[value.name])
-            if array.shape != shape or array.dtype.name != value.dtype:
-                raise InvalidArgument(
-                    f"the known value of '{value.name}' is {array.dtype} of shape "
-                    f"{list(array.shape)}, not {value.dtype} of {list(shape)}"
-                )
-            scope.values[value.name] = build.constant(array.copy(), name=value.name)
-    return inputs
+from tinyinfer.ir.node import Node
 
 
 @dataclass
@@ -174,12 +77,7 @@ class Importer:
         """How many subgraphs around the node that is being imported cannot be cut."""
         self._seen: set[int] = set()
         self._alive: list[Node] = []
-        self._known: dict[int, np.ndarray | None] = {}
-        self._open: dict[int, bool] = {}
-        self._assumed = {id(node): build.constant(value) for node, value in assumed}
-        for node, value in assumed:
-            self._alive.append(node)
-            self._known[id(node)], self._open[id(node)] = value, False
+        self._known = KnownValues(self.limits, assumed)
 
     # ---- frames
 
@@ -504,55 +402,7 @@ class Importer:
 
     def known(self, x: Node) -> np.ndarray | None:
         """The value of `x` if it depends on no graph input and is small enough to compute here, else None."""
-        if x.op == "CONST":
-            return x.attrs.array
-        if id(x) not in self._known:
-            self._alive.append(x)
-            self._known[id(x)] = self._compute(x)
-        return self._known[id(x)]
-
-    def _compute(self, x: Node) -> np.ndarray | None:
-        if self._is_open(x):
-            return None
-        try:
-            with fewer_trips(self.limits.fold_elements):
-                return evaluate([self._settled(x)], {})[0]
-        except TooManyTrips:
-            return None
-
-    def _settled(self, x: Node) -> Node:
-        """`x` over constants in place of the values that are assumed."""
-        if not self._assumed:
-            return x
-        memo: dict[int, Node] = {}
-        for current in topological_order([x]):
-            found = self._assumed.get(id(current))
-            inputs = tuple(memo[id(n)] for n in current.inputs)
-            memo[id(current)] = found if found is not None else rebuilt(current, inputs)
-        return memo[id(x)]
-
-    def _is_open(self, x: Node) -> bool:
-        """Whether `x` depends on a graph input, or needs a value that is too large to compute here."""
-        stack = [x]
-        while stack:
-            current = stack[-1]
-            if id(current) in self._open:
-                stack.pop()
-                continue
-            waiting = [n for n in current.inputs if id(n) not in self._open]
-            if current.op != "CONST" and waiting:
-                stack += waiting
-                continue
-            stack.pop()
-            self._alive.append(current)
-            self._open[id(current)] = current.op == "INPUT" or (
-                current.op != "CONST"
-                and (
-                    current.size > self.limits.constant_elements
-                    or any(self._open[id(n)] for n in current.inputs)
-                )
-            )
-        return self._open[id(x)]
+        return self._known.of(x)
 
     def _fold(self, inputs: Sequence[Value | None], results: Sequence[Value | None]) -> list[Value | None]:
         """Results computed at once if everything about them is small and constant."""

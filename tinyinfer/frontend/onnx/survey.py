@@ -14,10 +14,10 @@ import onnx
 from onnx import AttributeProto, GraphProto, NodeProto
 
 from tinyinfer.frontend.onnx.custom import PROCESS_OPS
-from tinyinfer.frontend.onnx.importer import supported_input, unsupported_input
 from tinyinfer.frontend.onnx.model import OnnxModel, function_key, node_name
 from tinyinfer.frontend.onnx.op_table import LAST_OPSET, OP_TABLE, canonical_domain
 from tinyinfer.frontend.onnx.schema_functions import has_function
+from tinyinfer.frontend.onnx.whole import supported_input, unsupported_input
 
 MAX_NODES = 1_000_000
 """Nodes looked at, so that functions that call each other often cannot make the search endless."""

@@ -19,13 +19,7 @@ from onnx import GraphProto
 
 from tinyinfer.frontend.onnx import functions
 from tinyinfer.frontend.onnx.errors import InvalidArgument, InvalidGraph, UnsupportedModel
-from tinyinfer.frontend.onnx.importer import (
-    Importer,
-    Pending,
-    checked_shape,
-    supported_input,
-    unsupported_input,
-)
+from tinyinfer.frontend.onnx.importer import Importer, Pending
 from tinyinfer.frontend.onnx.model import OnnxModel, ordered_nodes
 from tinyinfer.frontend.onnx.scope import Frame, Scope, free_names
 from tinyinfer.frontend.onnx.values import (
@@ -39,6 +33,7 @@ from tinyinfer.frontend.onnx.values import (
     template,
     value_of,
 )
+from tinyinfer.frontend.onnx.whole import checked_shape, supported_input, unsupported_input
 from tinyinfer.ir import build
 from tinyinfer.ir.node import Graph, Node, topological_order
 
