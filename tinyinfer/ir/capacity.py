@@ -32,6 +32,10 @@ KEEPS_ZERO = frozenset(
 """Elementwise ops that give zero where all operands are zero."""
 
 
+POSITION = "int32"
+"""The dtype in which positions are compared with sizes: as wide as the floats that the answers select."""
+
+
 class NotAffine(Exception):
     """The graphs differ in a way that no capacity graph covers; the message says where."""
 
@@ -128,6 +132,7 @@ class _Maker:
         self.capacity, self.n = capacity, n
         self._beyond = build.elementwise("SUB", n, build.scalar(capacity, "int64"))
         self._done: dict[tuple[int, int, int], Value] = {}
+        self._narrow = build.cast(n, POSITION)
 
     # ---- the walk
 
@@ -156,7 +161,8 @@ class _Maker:
             made = self._value(triple, [done[_key(t)] for t in operands])
             if made.node.op not in ("INPUT", "CONST"):
                 made.node.origin = made.node.origin | a.origin
-            done[key] = made
+            # without invalid positions there is nothing that is not zero
+            done[key] = made if made.valid else Value(made.node)
             stack.pop()
         return done
 
@@ -192,9 +198,9 @@ class _Maker:
         return Size(a - slope * self.capacity, slope)
 
     def _amount(self, size: Size) -> Node:
-        """A size as an int64 scalar."""
-        scaled = build.elementwise("MUL", self.n, build.scalar(size.slope, "int64"))
-        return build.elementwise("ADD", scaled, build.scalar(size.constant, "int64"))
+        """A size as a scalar that positions are compared with."""
+        scaled = build.elementwise("MUL", self._narrow, build.scalar(size.slope, POSITION))
+        return build.elementwise("ADD", scaled, build.scalar(size.constant, POSITION))
 
     def _shifted(self, place: Index, slope: int, shape: Sequence[int]) -> Node:
         """`place + slope · (n - capacity)` at every position of `shape`."""
@@ -203,8 +209,9 @@ class _Maker:
 
     def _inside(self, place: Node, size: Size) -> Node:
         """Whether `0 <= place < size`, elementwise."""
+        place = build.cast(place, POSITION)
         bound = build.expand(self._amount(size), place.shape)
-        zero = build.full(0, place.shape, "int64")
+        zero = build.full(0, place.shape, POSITION)
         return build.elementwise(
             "AND", build.elementwise("CMPLE", zero, place), build.elementwise("CMPLT", place, bound)
         )
@@ -212,7 +219,7 @@ class _Maker:
     def _mask(self, x: Node, valid: Iterable[Valid], fill: float | int | bool) -> Node:
         """`x` where all predicates hold, else `fill`."""
         for v in valid:
-            place = build.position(v.place, x.shape)
+            place = build.position(v.place, x.shape, POSITION)
             bound = build.expand(self._amount(v.size), x.shape)
             holds = build.elementwise("CMPLT", place, bound)
             x = build.elementwise("WHERE", holds, x, build.full(fill, x.shape, x.dtype))
@@ -410,7 +417,7 @@ class _Maker:
         if not any(p[axis].slope for p in parts[:-1]):
             node = build.concat([x.node for x in operands], axis)
             return Value(node, valid, all(x.zero for x in operands) and len(valid) > 0)
-        place = build.position(index(output_axis(axis, a.shape[axis])), a.shape)
+        place = build.position(index(output_axis(axis, a.shape[axis])), a.shape, POSITION)
         total = Size(sum(p[axis].constant for p in parts), sum(p[axis].slope for p in parts))
         result = build.full(0, a.shape, a.dtype)
         end = total
@@ -430,7 +437,7 @@ class _Maker:
             after = [d - p for d, p in zip(shape, part.shape)]
             return build.pad(part, [0] * len(shape), after)
         axes = [index(output_axis(i, d)) for i, d in enumerate(shape)]
-        first = build.expand(self._amount(start), shape)
+        first = build.expand(build.cast(self._amount(start), "int64"), shape)
         moved = build.elementwise("SUB", build.position(axes[axis], shape), first)
         axes[axis] = index(Slot(0, 0, part.shape[axis] - 1))
         return build.indexed_view(part, axes, shape, [moved])

@@ -194,9 +194,9 @@ def is_free(node: Node) -> bool:
         if part in seen:
             continue
         seen.add(part)
-        if part.op in ("INPUT", "CONCAT", "SCATTER", "LOOP", "LOOP_OUTPUT") or part.is_reduce:
+        if part.op in ("CONCAT", "SCATTER", "LOOP", "LOOP_OUTPUT") or part.is_reduce:
             return False
-        if part.op == "CONST" and part.size > 1:
+        if part.op in ("INPUT", "CONST") and part.size > 1:
             return False
         if part.is_elementwise:
             budget -= 8 if ELEMENTWISE[part.op].transcendental else 1

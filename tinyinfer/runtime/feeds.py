@@ -142,10 +142,9 @@ class FeedCheck:
         """
         if spec.shape is None:
             return
-        came = format_shape(shape)
         if len(shape) != len(spec.shape):
             raise InvalidArgument(
-                f"Invalid rank for input {spec.name!r}: got {len(shape)} ({came}),"
+                f"Invalid rank for input {spec.name!r}: got {len(shape)} ({format_shape(shape)}),"
                 f" expected {len(spec.shape)} ({format_shape(spec.shape)})"
             )
         wrong = []
@@ -161,5 +160,5 @@ class FeedCheck:
         if wrong:
             raise InvalidArgument(
                 f"Got invalid dimensions for input {spec.name!r}: {'; '.join(wrong)};"
-                f" got {came}, expected {format_shape(spec.shape)}"
+                f" got {format_shape(shape)}, expected {format_shape(spec.shape)}"
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -104,10 +105,15 @@ Signature = Any
 def signature(value: Any) -> Signature:
     """The signature of a run-time value."""
     if isinstance(value, np.ndarray):
-        return ("string" if value.dtype.kind in "OSU" else value.dtype.name, value.shape)
+        return (_kind(value.dtype), value.shape)
     if isinstance(value, (list, tuple)):
         return ("list", tuple(signature(v) for v in value))
     return None if value is None else "object"
+
+
+@cache
+def _kind(dtype: np.dtype) -> str:
+    return "string" if dtype.kind in "OSU" else dtype.name
 
 
 def value_of(described: Signature, key: str) -> Value:
