@@ -26,8 +26,18 @@ RELATIVE = 2e-4
 HALF = 5e-3
 """The same for models with float16 weights, whose every layer rounds to 11 bits."""
 
-SENSITIVE = {"u2netp_320": 2e-3, "basic_pitch": 1e-3}
-"""The same for networks that multiply rounding errors: onnxruntime unoptimised differs so from itself."""
+SENSITIVE = {
+    "u2netp_320": 2e-3,
+    "basic_pitch": 1e-3,
+    "minilm_l6_v2_int8_dyn": 0.1,
+    "mobilenetv2_int8_real_b": 0.05,
+    "yolox_nano_qdq_u8s8": 0.2,
+}
+"""The same for networks that multiply rounding errors: onnxruntime unoptimised differs so from itself.
+
+Where activations are quantised, one value on the other side of a tie moves later ones by steps
+(docs/numerics.md).
+"""
 
 ABSOLUTE = 2e-6
 """Errors below this count as none: onnxruntime's own sigmoid is no closer to the truth there."""
@@ -49,6 +59,13 @@ def tolerance(name):
 def assert_close(ours, theirs, relative):
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs):
+        if isinstance(b, list):
+            assert_close(a, b, relative)
+            continue
+        if isinstance(b, dict):
+            assert list(a) == list(b)
+            np.testing.assert_allclose(list(a.values()), list(b.values()), 0, relative)
+            continue
         assert a.shape == b.shape and a.dtype == b.dtype
         if b.dtype.kind != "f":
             np.testing.assert_array_equal(a, b)
