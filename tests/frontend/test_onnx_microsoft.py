@@ -389,3 +389,7 @@ def test_causal_convolution():
     inputs = [normal(2, 3, 6), normal(3, 1, 4), normal(3), normal(2, 3, 3)]
     compare("CausalConvWithState", inputs, 2, activation="silu")
     compare("CausalConvWithState", inputs[:2], 2)
+
+
+def test_unique_in_the_order_of_first_occurrence():
+    compare("Unique", [np.array([3, 1, 3, 2, 1, 7], np.float32)], 3)

@@ -60,30 +60,46 @@ def unique(ctx: NodeContext, x: Value) -> HostCall:
     if axis is not None:
         axis = ctx.axis(axis, len(source.shape))
 
-    def distinct(array: np.ndarray) -> tuple[np.ndarray, ...]:
-        rows = array.reshape(-1) if axis is None else np.moveaxis(array, axis, 0)
-        keys = rows.reshape(rows.shape[0], -1)
-        if rows.shape[0] == 0 or (axis is not None and keys.shape[1] == 0):
-            empty = np.zeros(0, np.int64)
-            count = min(1, rows.shape[0])
-            one = np.zeros(count, np.int64)
-            back = np.zeros(rows.shape[0], np.int64) if count else empty
-            kept = array if axis is None else np.take(array, one, axis)
-            return kept, one, back, np.full(count, rows.shape[0], np.int64)
-        codes = np.unique(keys, return_inverse=True)[1].reshape(keys.shape)
-        _, first, inverse, counts = np.unique(
-            codes, return_index=True, return_inverse=True, return_counts=True, axis=0
-        )
-        inverse = inverse.reshape(-1)
-        if not ordered:
-            order = np.argsort(first, kind="stable")
-            rank = np.empty_like(order)
-            rank[order] = np.arange(order.size)
-            first, counts, inverse = first[order], counts[order], rank[inverse]
-        values = array.reshape(-1)[first] if axis is None else np.take(array, first, axis)
-        return values, first.astype(np.int64), inverse.astype(np.int64), counts.astype(np.int64)
+    return ctx.host_call(lambda array: _distinct(array, axis, ordered), [source], 4)
 
-    return ctx.host_call(distinct, [source], 4)
+
+@onnx_op("Unique", domain="com.microsoft", tolerance=EXACT)
+def unique_in_order(ctx: NodeContext, x: Node) -> HostCall:
+    """The distinct elements in the order of their first occurrence, what became of each, and how often each
+    is there.
+    """
+    ctx.require(len(x.shape) == 1, f"takes a list, not {list(x.shape)}")
+
+    def distinct(array: np.ndarray) -> tuple[np.ndarray, ...]:
+        values, _, inverse, counts = _distinct(array, None, False)
+        return values, inverse, counts
+
+    return ctx.host_call(distinct, [x], 3)
+
+
+def _distinct(array: np.ndarray, axis: int | None, ordered: bool) -> tuple[np.ndarray, ...]:
+    """Values, places of the first of each, the number of each element's value, counts; in ONNX's order."""
+    rows = array.reshape(-1) if axis is None else np.moveaxis(array, axis, 0)
+    keys = rows.reshape(rows.shape[0], -1)
+    if rows.shape[0] == 0 or (axis is not None and keys.shape[1] == 0):
+        empty = np.zeros(0, np.int64)
+        count = min(1, rows.shape[0])
+        one = np.zeros(count, np.int64)
+        back = np.zeros(rows.shape[0], np.int64) if count else empty
+        kept = array if axis is None else np.take(array, one, axis)
+        return kept, one, back, np.full(count, rows.shape[0], np.int64)
+    codes = np.unique(keys, return_inverse=True)[1].reshape(keys.shape)
+    _, first, inverse, counts = np.unique(
+        codes, return_index=True, return_inverse=True, return_counts=True, axis=0
+    )
+    inverse = inverse.reshape(-1)
+    if not ordered:
+        order = np.argsort(first, kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(order.size)
+        first, counts, inverse = first[order], counts[order], rank[inverse]
+    values = array.reshape(-1)[first] if axis is None else np.take(array, first, axis)
+    return values, first.astype(np.int64), inverse.astype(np.int64), counts.astype(np.int64)
 
 
 @onnx_op("NonMaxSuppression", since=10, tolerance=EXACT)

@@ -95,6 +95,7 @@ def skip_simplified_layer_normalization(
     return _affine(result, scale, None, x.dtype), mean, inverse, build.cast(total, x.dtype)
 
 
+@onnx_op("SimplifiedLayerNormalization", domain=DOMAIN, tolerance=ACCUMULATED)
 @onnx_op("SimplifiedLayerNormalization", tolerance=ACCUMULATED)
 def simplified_layer_normalization(ctx: NodeContext, x: Node, scale: Node) -> tuple[Node, Node]:
     """x / sqrt(mean(x²) + epsilon) · scale over the axes from `axis` on, as onnxruntime spells it."""

@@ -150,6 +150,7 @@ def _stash(ctx: NodeContext, x: Node, default: int = 1) -> tuple[Node, str]:
     return (build.cast(x, wide), wide) if x.dtype == "float16" else (x, x.dtype)
 
 
+@onnx_op("LayerNormalization", domain="com.microsoft", tolerance=ACCUMULATED)
 @onnx_op("LayerNormalization", since=1, tolerance=ACCUMULATED)
 def layer_normalization(
     ctx: NodeContext, x: Node, scale: Node, bias: Node | None = None
