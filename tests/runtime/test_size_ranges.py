@@ -61,3 +61,28 @@ def test_what_no_one_graph_covers_is_compiled_exactly():
         x = np.arange(size, dtype=np.float32).reshape(1, 1, size)
         (y,) = session.run(None, {"x": x})
         np.testing.assert_array_equal(y[0, 0], x[0, 0, : size // 2 * 2].reshape(-1, 2).mean(1))
+
+
+BATCH = """<ir_version: 8, opset_import: ["": 17]>
+g (float[n, 256] x, float[256, 8192] w) => (float[n, 8192] y) { y = MatMul(x, w) }"""
+
+
+def test_a_batch_is_not_computed_for_a_capacity_that_is_much_larger(compilations):
+    session = InferenceSession(onnx.parser.parse_model(BATCH), providers=["CPU"])
+    w = np.random.default_rng(0).standard_normal((256, 8192)).astype(np.float32)
+    ranges = session._program.ranges
+    for size in (2, 3, 1, 5, 6, 30, 31, 9):
+        x = np.full((size, 256), size, np.float32)
+        (y,) = session.run(None, {"x": x, "w": w})
+        np.testing.assert_allclose(y, x @ w, 1e-4, 1e-2)
+        found = ranges.find(tuple((k, ("float32", v.shape)) for k, v in (("x", x), ("w", w))))
+        assert found is None or found[0].made.capacity <= 2 * size + 1
+
+
+def test_a_size_that_stays_is_compiled_exactly():
+    session = InferenceSession(onnx.parser.parse_model(BATCH), providers=["CPU"])
+    w = np.zeros((256, 8192), np.float32)
+    for size in [4, 5, 6, *[9] * 8]:
+        session.run(None, {"x": np.zeros((size, 256), np.float32), "w": w})
+    program = session._program
+    assert program.kept((("x", ("float32", (9, 256))), ("w", ("float32", (256, 8192))))) is not None

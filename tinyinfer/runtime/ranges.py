@@ -24,11 +24,24 @@ from tinyinfer.ir.capacity import CapacityGraph, NotAffine, capacity_graph
 from tinyinfer.ir.node import Graph
 from tinyinfer.runtime.signature import numpy_dtype
 
-KEPT = 4
+KEPT = 8
 """Capacities that one program keeps compiled."""
 
-LEAST = 63
-"""The smallest capacity; others are one less than a power of two, so that what is one longer is one."""
+LEAST, USUAL = 7, 63
+"""The smallest capacity, and the smallest where a larger one costs next to nothing. All are one less than a
+power of two, so that what is one longer is one."""
+
+CHEAP = 1.3
+"""A capacity costs next to nothing more where its work is at most so many times that of the size itself."""
+
+LITTLE = 1 << 20
+"""Work, in elements, that takes no time worth saving."""
+
+DEAR = 2.0
+"""A capacity is not used for sizes whose own work is less than its work by more than this factor."""
+
+PATIENCE = 3
+"""Runs in a row of one set of shapes after which it is compiled exactly, if its work is then clearly less."""
 
 REMEMBERED = 8
 """Sets of shapes that are remembered to see what changes."""
@@ -49,6 +62,19 @@ class Pattern:
     offsets: tuple[int, ...]
     rest: Key
     """The key with these dimensions removed."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The work of a model at size n, about `base + step · n` elements."""
+
+    base: float
+    step: float
+
+    def ratio(self, capacity: int, n: int) -> float:
+        """How many times the work of size n that of the capacity is; 1 where it is little altogether."""
+        whole = self.base + self.step * capacity
+        return 1.0 if whole <= LITTLE else whole / max(self.base + self.step * n, 1.0)
 
 
 @runtime_checkable
@@ -127,6 +153,8 @@ class Ranges:
         self._seen: deque[Key] = deque(maxlen=REMEMBERED)
         self._kept: OrderedDict[tuple[Pattern, int], Range] = OrderedDict()
         self._patterns: dict[Pattern, bool] = {}
+        self._costs: dict[Pattern, Cost] = {}
+        self._repeated: tuple[Key, int] = (None, 0)
         self._lock = threading.Lock()
         self._making = threading.Lock()
 
@@ -134,13 +162,25 @@ class Ranges:
         return len(self._kept)
 
     def find(self, key: Key) -> tuple[Range, int] | None:
-        """The kept range that covers a key, with the key's size."""
+        """The kept range that covers a key with little more work than its own, with the key's size."""
         with self._lock:
-            for (pattern, capacity), kept in reversed(self._kept.items()):
+            fitting = []
+            for (pattern, capacity), kept in self._kept.items():
                 n = _fits(pattern, key)
-                if n is not None and n <= capacity and n > capacity // 4 - LEAST // 2:
-                    return kept, n
-        return None
+                if n is not None and n <= capacity:
+                    ratio = self._costs[pattern].ratio(capacity, n)
+                    if ratio <= DEAR:
+                        fitting.append((ratio, kept, n))
+            if not fitting:
+                return None
+            ratio, kept, n = min(fitting, key=lambda f: f[0])
+            last, count = self._repeated
+            self._repeated = (key, count + 1 if key == last else 1)
+            return None if self._repeated[1] > PATIENCE and ratio > CHEAP else (kept, n)
+
+    def wants_exact(self, key: Key) -> bool:
+        """Whether a key was run so often in a row that it is worth a compilation of its own."""
+        return self._repeated[0] == key and self._repeated[1] > PATIENCE
 
     def consider(
         self, key: Key, inputs: Mapping[str, np.ndarray], exact: Callable[[Key], Any]
@@ -150,6 +190,8 @@ class Ranges:
         `exact` gives the runnable of an exact compilation that is kept, or None.
         """
         with self._making:
+            if self.wants_exact(key):
+                return None
             found = self.find(key)
             if found is not None:
                 return found
@@ -160,10 +202,14 @@ class Ranges:
                 return None
             n = _fits(pattern, key)
             assert n is not None
-            capacity = LEAST
-            while capacity < n:
-                capacity = 2 * capacity + 1
+            capacity = _capacity(n, LEAST)
             try:
+                cost = self._costs.get(pattern) or self._cost(pattern, key, capacity)
+                self._costs[pattern] = cost
+                if cost.ratio(_capacity(n, USUAL), n) <= CHEAP:
+                    capacity = _capacity(n, USUAL)
+                if cost.ratio(capacity, n) > DEAR:
+                    return None
                 made = self._make(pattern, key, capacity)
                 trusted = self._patterns.get(pattern) or self._agrees(made, pattern, inputs, exact)
             except (NotAffine, TinyInferError, ValueError) as error:
@@ -205,6 +251,17 @@ class Ranges:
                 return pattern
             found = found or pattern
         return None
+
+    def _cost(self, pattern: Pattern, key: Key, capacity: int) -> Cost:
+        """The work at two sizes gives that at all."""
+        works = []
+        for n in (capacity, capacity - 1):
+            graph = self._graph_of(_with(key, pattern, n))
+            if graph is None:
+                raise NotAffine("the model is cut into segments")
+            works.append(_work(graph))
+        step = works[0] - works[1]
+        return Cost(works[0] - step * capacity, step)
 
     def _make(self, pattern: Pattern, key: Key, capacity: int) -> Range:
         graphs = []
@@ -249,6 +306,19 @@ class Ranges:
             self._logger.warning("%s: the graph for all sizes differs and is not used", self._title)
             return False
         return False
+
+
+def _capacity(n: int, least: int) -> int:
+    """The smallest capacity for size n that is not below `least`."""
+    capacity = least
+    while capacity < n:
+        capacity = 2 * capacity + 1
+    return capacity
+
+
+def _work(graph: Graph) -> int:
+    """Elements computed and summed; weights that a product reads count as its work."""
+    return sum(n.size for n in graph.nodes() if n.is_elementwise)
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
