@@ -1,6 +1,5 @@
 """The operators of ai.onnx.ml against onnxruntime, and the models of the collection that are made of them."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from tinyinfer import InferenceSession
 ort = pytest.importorskip("onnxruntime")
 DOMAIN = "ai.onnx.ml"
 TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
-COLLECTION = Path(__file__).parents[3] / "shared" / "models"
 
 
 def declared(name, x):
@@ -508,10 +506,8 @@ def test_dict_vectorizer_of_wide_numbers(kind, dtype, number):
 @pytest.mark.parametrize(
     "name", ["rf_iris", "sk_rf_classifier", "sk_scaler_logreg_zipmap", "xgb_classifier_tree"]
 )
-def test_models_of_the_collection(name):
-    path = COLLECTION / f"{name}.onnx"
-    if not path.exists():
-        pytest.skip("the collection of models is not here")
+def test_models_of_the_collection(name, shared_models):
+    path = shared_models / f"{name}.onnx"
     theirs = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     ours = InferenceSession(path, providers=["CPU"])
     given = theirs.get_inputs()[0]

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from tinyinfer.backends.base import Device, Executable, LaunchTime
 from tinyinfer.budget import one_run
 from tinyinfer.config import CompileOptions
 from tinyinfer.errors import EPFail, Fail, RuntimeException, TinyInferError
-from tinyinfer.ir.node import Graph, Node, topological_order
+from tinyinfer.ir.node import Graph
+from tinyinfer.ir.work import work_of
 from tinyinfer.runtime.debug import show_compile
 from tinyinfer.runtime.ranges import Ranges
 
@@ -61,7 +62,7 @@ class Runnable:
         self._graph: Graph | None = graph
         self._compile = compile_graph
         self._executable: Executable | None = None
-        self._patience = PATIENCE if lazy and _work(graph) <= CHEAP else 0
+        self._patience = PATIENCE if lazy and work_of(graph.nodes()) <= CHEAP else 0
         self._lock = threading.Lock()
         self._closed = False
         if not lazy:
@@ -108,20 +109,6 @@ class Runnable:
 
         assert self._graph is not None
         return evaluate(list(self._graph.outputs.values()), dict(zip(self.names, feeds)))
-
-
-def _work(graph: Graph) -> int:
-    return _work_of(graph.nodes())
-
-
-def _work_of(nodes: Iterable[Node]) -> int:
-    work = 0
-    for n in nodes:
-        if n.op == "LOOP":
-            work += n.attrs.steps * (1 + _work_of(topological_order(n.attrs.outputs)))
-        elif n.op != "INPUT":
-            work += n.inputs[0].size if n.is_reduce else n.size
-    return work
 
 
 class Stage:

@@ -22,6 +22,7 @@ from tinyinfer.backends.base import Executable
 from tinyinfer.errors import TinyInferError
 from tinyinfer.ir.capacity import CapacityGraph, NotAffine, capacity_graph
 from tinyinfer.ir.node import Graph
+from tinyinfer.ir.work import work_of
 from tinyinfer.runtime.signature import numpy_dtype
 
 KEPT = 8
@@ -259,7 +260,7 @@ class Ranges:
             graph = self._graph_of(_with(key, pattern, n))
             if graph is None:
                 raise NotAffine("the model is cut into segments")
-            works.append(_work(graph))
+            works.append(work_of(graph.nodes()))
         step = works[0] - works[1]
         return Cost(works[0] - step * capacity, step)
 
@@ -314,11 +315,6 @@ def _capacity(n: int, least: int) -> int:
     while capacity < n:
         capacity = 2 * capacity + 1
     return capacity
-
-
-def _work(graph: Graph) -> int:
-    """Elements computed and summed; weights that a product reads count as its work."""
-    return sum(n.size for n in graph.nodes() if n.is_elementwise)
 
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:

@@ -36,6 +36,7 @@ from tinyinfer.frontend.onnx.values import (
 from tinyinfer.frontend.onnx.whole import checked_shape, supported_input, unsupported_input
 from tinyinfer.ir import build
 from tinyinfer.ir.node import Graph, Node, topological_order
+from tinyinfer.ir.work import work_of
 
 
 @dataclass(frozen=True)
@@ -279,9 +280,6 @@ class Trace:
             action = Call(call, arguments, results, label, tuple(call.bodies))
         else:
             for node in pending.values:
-                # a view of an input is no value yet
-                key_of(node)
-            for node in pending.values:
                 placed[id(node)] = build.input_node(key_of(node).content, node.shape, node.dtype)
             action = Decide(tuple(placed[id(n)].attrs for n in pending.values), label)
         needed = self._needed(frames, skip_top=pending.call is not None)
@@ -318,13 +316,7 @@ CHEAP = 4096
 
 def _is_cheap(node: Node) -> bool:
     """Whether a value takes next to nothing to compute from the leaves."""
-    work = 0
-    for current in topological_order([node]):
-        if current.op not in ("INPUT", "CONST", "VIEW"):
-            work += current.inputs[0].size if current.is_reduce else current.size
-            if work > CHEAP:
-                return False
-    return True
+    return work_of(topological_order([node])) <= CHEAP
 
 
 def _graph(outputs: dict[str, Node]) -> Graph:

@@ -15,6 +15,7 @@ from tinyinfer.frontend.onnx.tensors import element_name
 from tinyinfer.ir import build
 from tinyinfer.ir.loop import BodyResults, LoopValues, changes_in_a_loop, loop
 from tinyinfer.ir.node import UNBOUNDED, Node, topological_order
+from tinyinfer.ir.work import work_of
 
 LARGEST_WORK = 1 << 22
 """Elements that one iteration may compute: a loop in native code runs on one thread, the host's on all."""
@@ -113,13 +114,14 @@ def _work(results: Sequence[Node], inputs: Sequence[Node]) -> int:
     """Elements that an iteration computes, sums by their terms; what does not depend on its inputs is not
     computed in it."""
     varies = set(inputs)
-    work = 0
+    computed: list[Node] = []
     for current in topological_order(results):
         if any(x in varies for x in current.inputs):
             varies.add(current)
-            if current.op != "VIEW":
-                work += current.inputs[0].size if current.is_reduce else current.size
-    return work
+            # a loop inside is measured by itself
+            if current.op != "LOOP":
+                computed.append(current)
+    return work_of(computed)
 
 
 def one_of(ctx: NodeContext, x: Node, dtype: str, what: str) -> Node:

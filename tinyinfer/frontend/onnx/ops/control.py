@@ -11,6 +11,7 @@ from tinyinfer.frontend.onnx.scope import Frame
 from tinyinfer.frontend.onnx.values import Value, nodes_of
 from tinyinfer.ir import build
 from tinyinfer.ir.node import Node, topological_order
+from tinyinfer.ir.work import work_of
 
 SMALL_BRANCHES = 4096
 """Elements that two branches may compute together to be computed both: less than a cut of the model costs."""
@@ -59,7 +60,7 @@ def _both(ctx: NodeContext, condition: Node) -> list[Node] | None:
 def _work(ctx: NodeContext, results: list[Value]) -> int:
     """Elements computed for `results` beyond what the graph around the node has."""
     outer = {id(n) for s in ctx.scope.chain() for value in s.values.values() for n in nodes_of(value)}
-    work = 0
+    added: list[Node] = []
     stack = [n for r in results for n in nodes_of(r)]
     seen = set(outer)
     while stack:
@@ -67,6 +68,6 @@ def _work(ctx: NodeContext, results: list[Value]) -> int:
         if id(current) in seen:
             continue
         seen.add(id(current))
-        work += current.inputs[0].size if current.is_reduce else current.size
+        added.append(current)
         stack.extend(current.inputs)
-    return work
+    return work_of(added)
