@@ -10,6 +10,7 @@ from pathlib import Path
 DEBUG_VARIABLE = "DEBUG"
 VERIFY_VARIABLE = "TINYINFER_VERIFY"
 CACHE_VARIABLE = "TINYINFER_CACHE"
+MESA_VARIABLE = "TINYINFER_MESA"
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,11 @@ def cache_directory() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "tinyinfer" / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "tinyinfer"
+
+
+def mesa_tree() -> Path | None:
+    """The folder of the Mesa tree that compiles for Adreno GPUs (TINYINFER_MESA), or None. It informs
+    schedules, never results.
+    """
+    chosen = os.environ.get(MESA_VARIABLE)
+    return Path(chosen) if chosen else None

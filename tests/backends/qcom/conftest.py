@@ -1,0 +1,31 @@
+"""Real ir3 compilers where this machine has a Mesa tree (TINYINFER_MESA)."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tinyinfer import config
+from tinyinfer.backends.cpu.cache import KernelCache
+from tinyinfer.backends.qcom.capabilities import find_gpu
+from tinyinfer.backends.qcom.ir3 import Ir3Compiler, find_compiler
+
+
+@pytest.fixture(scope="session")
+def ir3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Ir3Compiler]]:
+    """`ir3("a630")`: its compiler, with an empty cache. Skips without a tree, fails with a broken one."""
+    cache = KernelCache(tmp_path_factory.mktemp("ir3"))
+    started: dict[str, Ir3Compiler] = {}
+
+    def get(name: str) -> Ir3Compiler:
+        if name not in started:
+            compiler, reason = find_compiler(find_gpu(name), cache=cache)
+            if compiler is None:
+                if config.mesa_tree() is not None:
+                    pytest.fail(reason)
+                pytest.skip(reason)
+            started[name] = compiler
+        return started[name]
+
+    yield get
+    for compiler in started.values():
+        compiler.close()
