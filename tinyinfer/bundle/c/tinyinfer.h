@@ -1,0 +1,145 @@
+/* tinyinfer: runs bundles (.tinf) of compiled models. docs/bundle.md describes the format.
+ *
+ *   cc -std=c11 -O2 -pthread program.c tinyinfer.c -o program
+ *
+ *   ti_error error;
+ *   ti_model *model = ti_open("model.tinf", NULL, &error);
+ *   if (model == NULL) { fprintf(stderr, "%s\n", ti_error_text(&error)); exit(1); }
+ *   const void *inputs[] = {image};
+ *   void *outputs[] = {scores};
+ *   if (ti_run(model, inputs, outputs, NULL, &error) != TI_OK) { ... }
+ *   ti_close(model);
+ *
+ * Needs libc and pthreads. Little-endian Linux (glibc, musl) and macOS, 32 and 64 bits. A bundle holds native code: it is
+ * to be trusted as far as its signature. Everything else in it is checked before it is used.
+ *
+ * Memory. A file is mapped once and weights are used where they lie. ti_open allocates the model's tables (a pointer for
+ * each argument of each kernel and about 100 bytes a launch, input or output), and one block for the tensors
+ * that are stored in a smaller form than they are used in. The arena is the caller's, or allocated by the first
+ * run without one. Nothing else is allocated by running.
+ */
+#ifndef TINYINFER_H
+#define TINYINFER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TI_VERSION_MAJOR 1 /* of the bundle format */
+#define TI_VERSION_MINOR 0
+
+typedef enum {
+  TI_OK = 0,
+  TI_ERROR_FILE,      /* the file cannot be read or mapped */
+  TI_ERROR_FORMAT,    /* not a bundle, another version, or inconsistent */
+  TI_ERROR_HASH,      /* bytes are not those that were written */
+  TI_ERROR_SIGNATURE, /* missing, wrong, or of a key that is not trusted */
+  TI_ERROR_TARGET,    /* no code for this machine */
+  TI_ERROR_MEMORY,    /* memory, threads or address space ran out */
+  TI_ERROR_ARGUMENT,  /* wrong use of a function */
+  TI_ERROR_INPUT,     /* an input is not the one that the bundle was made for */
+  TI_ERROR_LIMIT,     /* a loop made more iterations than allowed */
+  TI_ERROR_VERIFY     /* a golden vector failed */
+} ti_code;
+
+/* What went wrong, in one line that begins with the name of the bundle. */
+typedef struct {
+  ti_code code;
+  char text[508];
+} ti_error;
+
+const char *ti_error_text(const ti_error *error);
+
+/* Element types have ONNX's numbers. Those narrower than a byte take a byte an element. */
+typedef enum {
+  TI_FLOAT32 = 1, TI_UINT8, TI_INT8, TI_UINT16, TI_INT16, TI_INT32, TI_INT64,
+  TI_BOOL = 9, TI_FLOAT16, TI_FLOAT64, TI_UINT32, TI_UINT64, TI_COMPLEX64, TI_COMPLEX128, TI_BFLOAT16,
+  TI_FLOAT8E4M3FN, TI_FLOAT8E4M3FNUZ, TI_FLOAT8E5M2, TI_FLOAT8E5M2FNUZ, TI_UINT4, TI_INT4, TI_FLOAT4E2M1
+} ti_type;
+
+const char *ti_type_name(ti_type type);  /* "float32"; "unknown" for other numbers */
+size_t ti_type_bytes(ti_type type);      /* of an element; 0 for other numbers */
+
+/* An input or output: row-major, `bytes` in all. */
+typedef struct {
+  const char *name;
+  ti_type type;
+  uint32_t rank;
+  const int64_t *dims;
+  size_t elements;
+  size_t bytes;
+} ti_value;
+
+/* Zero-initialise for the defaults. */
+typedef struct {
+  unsigned threads;             /* that run the model, the caller's among them; 0: one a core. At most 256 */
+  const uint8_t (*keys)[32];    /* trusted Ed25519 public keys: a bundle that none of them signed is refused */
+  size_t key_count;
+  int require_signature;        /* refuse a bundle without a signature, whoever signed it */
+  const void *code;             /* the code of a target whose code is held elsewhere; it is called where it lies */
+  size_t code_size;
+  const char *target;           /* use this target and no other; NULL: the first that this machine can run */
+  uint64_t max_loop_iterations; /* of a loop and those inside it, in one run; 0: ten million */
+} ti_options;
+
+typedef struct ti_model ti_model;
+typedef struct ti_context ti_context;
+
+/* Opens a bundle, or returns NULL and says why. `options` and `error` may be NULL. Nothing of `options` but `code` has to
+ * outlive the call; the bytes given to ti_open_memory have to, unchanged, at any alignment. */
+ti_model *ti_open(const char *path, const ti_options *options, ti_error *error);
+ti_model *ti_open_memory(const void *bytes, size_t size, const ti_options *options, ti_error *error);
+void ti_close(ti_model *model);
+
+size_t ti_input_count(const ti_model *model);
+size_t ti_output_count(const ti_model *model);
+const ti_value *ti_input(const ti_model *model, size_t index); /* NULL where there is none */
+const ti_value *ti_output(const ti_model *model, size_t index);
+const ti_value *ti_input_named(const ti_model *model, const char *name, size_t *index); /* `index` may be NULL */
+const ti_value *ti_output_named(const ti_model *model, const char *name, size_t *index);
+
+size_t ti_arena_bytes(const ti_model *model);
+size_t ti_expanded_bytes(const ti_model *model); /* memory of the tensors that are not used where they lie */
+const char *ti_target(const ti_model *model);
+const char *ti_manifest(const ti_model *model, size_t *size); /* JSON, not terminated */
+void ti_machine(char *text, size_t size);                     /* "x86_64 with x86-64-v3 AVX-VNNI" */
+
+/* Runs the model: inputs and outputs in the bundle's order, at least aligned as their elements are, none overlapping.
+ * `arena` is ti_arena_bytes at a multiple of 64, or NULL for one that the model keeps. One run of a model at a time: threads
+ * that run it at once need a context each. Subnormal numbers count as zero in a run; the caller's floating-point mode is
+ * restored. */
+ti_code ti_run(ti_model *model, const void *const *inputs, void *const *outputs, void *arena, ti_error *error);
+
+/* A further context of a model, with an arena and `threads` threads of its own (0: as the model's). Contexts are closed
+ * before their model. */
+ti_context *ti_context_open(ti_model *model, unsigned threads, ti_error *error);
+ti_code ti_context_run(ti_context *context, const void *const *inputs, void *const *outputs, void *arena,
+                       ti_error *error);
+void ti_context_close(ti_context *context);
+
+/* One output of one golden vector. `share` is the largest of error / tolerance: up to 1 passes. */
+typedef struct {
+  size_t vector;
+  size_t output;
+  const char *name;
+  uint64_t compared;
+  uint64_t failed;
+  double worst_error;
+  double share;
+  uint64_t worst_element; /* where `share` is reached, with the values there */
+  double got;
+  double wanted;
+  double absolute;
+  double relative;
+} ti_report;
+
+/* Runs the golden vectors. TI_OK where all pass; `report` (may be NULL) is called for each output of each vector. */
+ti_code ti_verify(ti_model *model, void (*report)(void *user, const ti_report *report), void *user, ti_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
