@@ -190,6 +190,26 @@ class Program:
         with self._lock:
             return self._roots.get(key)
 
+    def prepare(self, key: Key) -> None:
+        """Compile the first stage for these signatures."""
+        self.root(key)
+
+    def kept_whole(self, key: Key) -> Runnable | None:
+        """The runnable of a key that is compiled exactly, if it is one segment."""
+        root = self.kept(key)
+        return root.runnable if root is not None and root.whole else None
+
+    def executable(self, key: Key, inputs: Mapping[str, Any] | None) -> Executable:
+        """What runs inputs of this key; of a model that is cut, the path that they take, or its start where
+        `inputs` is None.
+        """
+        from tinyinfer.runtime.program_view import PathExecutable
+
+        root = self.root(key)
+        if root.whole and root.runnable is not None:
+            return root.runnable.executable()
+        return PathExecutable(self, key, inputs)
+
     def compile(self, graph: Graph) -> Executable:
         """A graph on the program's device."""
         start = time.perf_counter()
@@ -313,18 +333,13 @@ class Program:
         ranges = self.ranges
         if ranges is None or key in self._roots:
             return None
-        found = ranges.find(key) or ranges.consider(key, inputs, self._kept_whole)
+        found = ranges.find(key) or ranges.consider(key, inputs, self.kept_whole)
         if found is None:
             return None
         results = found[0].run(found[1], inputs)
         if results is None:
             raise Evicted
         return results
-
-    def _kept_whole(self, key: Key) -> Runnable | None:
-        """The runnable of a key that is compiled exactly, if it is one segment."""
-        root = self.kept(key)
-        return root.runnable if root is not None and root.whole else None
 
     def _graph_of(self, key: Key) -> Graph | None:
         with self._limits.spending():

@@ -117,7 +117,7 @@ class OnnxModel:
         """A copy of the model with its weights in it, whatever they take; external data stays external."""
         whole = ModelProto()
         whole.CopyFrom(self.proto)
-        for tensor in _tensors(whole):
+        for tensor in tensors_of(whole):
             raw = self.content.raw(tensor.raw_data)
             if raw is not None:
                 tensor.raw_data = bytes(raw)
@@ -317,7 +317,8 @@ def _type_text(kind: TypeProto, depth: int = 0) -> tuple[str, str]:
     return "", ""
 
 
-def _tensors(model: ModelProto) -> Iterable[TensorProto]:
+def tensors_of(model: ModelProto) -> Iterable[TensorProto]:
+    """Every tensor that a model holds: initializers and attributes, in subgraphs and functions too."""
     stack: list[GraphProto] = [model.graph]
     bodies: list[Iterable[NodeProto]] = [f.node for f in model.functions]
     while stack or bodies:
