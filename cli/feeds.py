@@ -66,7 +66,8 @@ def gather_feeds(
     """
     known = {arg.name: arg for arg in [*session.get_inputs(), *session.get_overridable_initializers()]}
     sources = _sources(session, choice.inputs, choice.files, known)
-    required = [arg.name for arg in session.get_inputs()]
+    fixed = {name: arg.value for name, arg in known.items() if arg.value is not None and name not in sources}
+    required = [arg.name for arg in session.get_inputs() if arg.name not in fixed]
     missing = [name for name in required if name not in sources]
     if missing and sources and not fill_missing:
         named = ", ".join(map(repr, missing))
@@ -92,6 +93,9 @@ def gather_feeds(
             feeds.notes[name] = f"{source}: {told}"
             feeds.picture = True
             _learn(symbols, known[name], array.shape)
+    for name, value in fixed.items():
+        feeds.arrays[name] = value
+        feeds.notes[name] = "the only value that the bundle is made for"
     generator = np.random.default_rng(choice.seed)
     for name, source in sources.items():
         if source.partition(":")[0] == RANDOM:
@@ -171,10 +175,10 @@ def _read_value(arg: NodeArg, path: str) -> Any:
             return [archive[name] for name in archive.files]
     if arg.type.startswith(("seq(", "map(", "optional(seq(", "optional(map(")):
         raise BadInput(f"{path}: input {arg.name!r} is a {arg.type}, which a .json file can hold")
-    return _read_array(arg.name, path)
+    return read_array(arg.name, path)
 
 
-def _read_array(name: str, path: str) -> np.ndarray:
+def read_array(name: str, path: str) -> np.ndarray:
     """The array for input `name` in a .npy, .npz or .pb (ONNX TensorProto) file."""
     suffix = os.path.splitext(path)[1].lower()
     try:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.errors import BadInput
+from tinyinfer.errors import TinyInferError
 
 if TYPE_CHECKING:
-    from tinyinfer.frontend.onnx.limits import Limits
+    from tinyinfer.limits import Limits
     from tinyinfer.runtime.session import InferenceSession
     from tinyinfer.runtime.session_options import SessionOptions
 
@@ -59,9 +60,17 @@ class SessionChoice:
     def open(self, devices: tuple[str, ...] | None = None) -> InferenceSession:
         """The session; BadInput for a device that is not there, else InferenceSession's errors."""
         from tinyinfer.backends.registry import first_available
+        from tinyinfer.bundle.recognise import is_bundle
         from tinyinfer.runtime.session import InferenceSession
 
         names = list(self.devices if devices is None else devices)
+        if is_bundle(self.model):
+            try:
+                return InferenceSession(self.model, self.options(), names, limits=self.limits())
+            except ValueError as error:
+                if isinstance(error, TinyInferError):
+                    raise
+                raise BadInput(str(error)) from None
         if names:
             try:
                 names = [first_available(names).name]
@@ -73,7 +82,7 @@ class SessionChoice:
 
     def limits(self) -> Limits:
         """The limits on the model; BadInput for a --max-memory that is no size."""
-        from tinyinfer.frontend.onnx.limits import Limits
+        from tinyinfer.limits import Limits
 
         return Limits(max_bytes=parse_size("--max-memory", self.max_memory)) if self.max_memory else Limits()
 

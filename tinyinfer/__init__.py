@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         TinyInferError,
     )
     from tinyinfer.frontend.onnx.custom import CustomOps, custom_op, unregister_custom_op
-    from tinyinfer.frontend.onnx.limits import Limits
+    from tinyinfer.limits import Limits
     from tinyinfer.runtime.check import CheckReport, check_model
     from tinyinfer.runtime.defaults import set_default_logger_severity, set_seed
     from tinyinfer.runtime.session import InferenceSession
@@ -46,7 +46,7 @@ _HOME = {
     "RunOptions": "tinyinfer.runtime.session_options",
     "GraphOptimizationLevel": "tinyinfer.runtime.session_options",
     "ExecutionMode": "tinyinfer.runtime.session_options",
-    "Limits": "tinyinfer.frontend.onnx.limits",
+    "Limits": "tinyinfer.limits",
     "NodeArg": "tinyinfer.runtime.signature",
     "ModelMetadata": "tinyinfer.runtime.signature",
     "CustomOps": "tinyinfer.frontend.onnx.custom",

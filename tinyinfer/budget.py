@@ -1,7 +1,7 @@
 """What one import, compilation or run may spend, of time, memory and trips of a loop.
 
 The budget in force belongs to a thread and is looked up where things are spent, so that no compiler pass
-takes a parameter for it. `frontend.onnx.limits.Limits` says what a session's budget is.
+takes a parameter for it. `limits.Limits` says what a session's budget is.
 """
 
 from __future__ import annotations

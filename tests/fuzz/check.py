@@ -10,9 +10,9 @@ import numpy as np
 from tinyinfer import InferenceSession
 from tinyinfer.errors import TinyInferError
 from tinyinfer.frontend.onnx import load_model
-from tinyinfer.frontend.onnx.limits import Limits
 from tinyinfer.frontend.onnx.trace import start
 from tinyinfer.ir.dtypes import numpy_dtype
+from tinyinfer.limits import Limits
 
 LIMITS = Limits(
     max_nodes=20_000, constant_elements=1 << 20, loop_trips=1000, max_bytes=1 << 28, compile_seconds=8

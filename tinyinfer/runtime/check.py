@@ -12,9 +12,9 @@ from tinyinfer.errors import InvalidArgument, InvalidGraph, NotImplemented, Tiny
 if TYPE_CHECKING:
     from tinyinfer.frontend.onnx.custom import CustomOps
     from tinyinfer.frontend.onnx.dry_run import DryRun, DrySegment
-    from tinyinfer.frontend.onnx.limits import Limits
     from tinyinfer.frontend.onnx.model import OnnxModel
     from tinyinfer.frontend.onnx.survey import Blocker
+    from tinyinfer.limits import Limits
 
 OPEN_SIZES = ((1, 1), (1, 2), (1, 8), (1, 64), (1, 512), (2, 2), (8, 8), (64, 64))
 """Sizes that open dimensions are tried with until the model can be imported: leading ones, which mostly are
@@ -119,8 +119,8 @@ def check_model(
     from tinyinfer.backends.registry import find_device, get_device
     from tinyinfer.frontend.onnx import load_model
     from tinyinfer.frontend.onnx.contents import count_operators, count_weights
-    from tinyinfer.frontend.onnx.limits import Limits
     from tinyinfer.frontend.onnx.survey import Blocker, survey
+    from tinyinfer.limits import Limits
 
     chosen = find_device(device if device is not None else get_device())
     report = CheckReport(chosen.name)

@@ -28,8 +28,8 @@ from tinyinfer.runtime.debug import show_compile
 from tinyinfer.runtime.ranges import Ranges
 
 if TYPE_CHECKING:
-    from tinyinfer.frontend.onnx.limits import Limits
     from tinyinfer.frontend.onnx.trace import Call, Segment
+    from tinyinfer.limits import Limits
 
 ROOTS = 16
 """How many sets of input shapes one program keeps compiled."""
@@ -167,7 +167,7 @@ class Program:
         roots: int = ROOTS,
         limits: Limits | None = None,
     ):
-        from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS
+        from tinyinfer.limits import DEFAULT_LIMITS
 
         self._limits = limits if limits is not None else DEFAULT_LIMITS
         self._start, self._device, self._options, self._threads = start, device, options, threads

@@ -27,7 +27,7 @@ from tinyinfer.runtime.signature import ModelMetadata, NodeArg
 from tinyinfer.runtime.trace import Trace
 
 if TYPE_CHECKING:
-    from tinyinfer.frontend.onnx.limits import Limits
+    from tinyinfer.limits import Limits
 
 _IGNORED_ARGUMENTS = frozenset(("disabled_optimizers", "enable_fallback", "read_config_from_model"))
 
@@ -307,7 +307,7 @@ def _open(
     if is_bundle(path_or_bytes):
         from tinyinfer.bundle.load import BundleModel
 
-        return BundleModel(path_or_bytes, options, trusted_keys, require_signature)
+        return BundleModel(path_or_bytes, options, trusted_keys, require_signature, limits)
     if trusted_keys or require_signature:
         raise errors.InvalidArgument("ONNX models have no signature: only bundles do")
     return OnnxSessionModel(path_or_bytes, options, limits)

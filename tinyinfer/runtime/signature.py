@@ -24,6 +24,8 @@ class NodeArg:
     shape: list[Dimension]
     element_shape: list[Dimension] | None = field(default=None, compare=False)
     """The shape of the tensors in a sequence or an optional, where the model tells it."""
+    value: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """The only value that the input may have, where it was compiled for one."""
 
     def __str__(self) -> str:
         return f"NodeArg(name={self.name!r}, type={self.type!r}, shape={self.shape!r})"

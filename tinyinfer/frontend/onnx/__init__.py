@@ -5,10 +5,10 @@ Running a Graph is elsewhere.
 """
 
 from tinyinfer.frontend.onnx.errors import NeedsValue, UnsupportedModel
-from tinyinfer.frontend.onnx.limits import Limits
 from tinyinfer.frontend.onnx.model import OnnxModel, ValueSpec, load_model
 from tinyinfer.frontend.onnx.operators import register_all
 from tinyinfer.frontend.onnx.whole import blockers, import_graph
+from tinyinfer.limits import Limits
 
 register_all()
 

@@ -27,7 +27,6 @@ from tinyinfer.frontend.onnx.errors import (
     UnsupportedModel,
 )
 from tinyinfer.frontend.onnx.known import KnownValues
-from tinyinfer.frontend.onnx.limits import MAX_RANK, Limits
 from tinyinfer.frontend.onnx.model import OnnxModel, function_key, node_name, ordered_nodes
 from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain
 from tinyinfer.frontend.onnx.schema_functions import function_body
@@ -45,6 +44,7 @@ from tinyinfer.frontend.onnx.values import (
 )
 from tinyinfer.ir import build
 from tinyinfer.ir.node import Node
+from tinyinfer.limits import MAX_RANK, Limits
 
 
 @dataclass

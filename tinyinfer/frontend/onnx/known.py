@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinyinfer.budget import TooManyTrips, fewer_trips
-from tinyinfer.frontend.onnx.limits import Limits
 from tinyinfer.ir import build
 from tinyinfer.ir.node import Node, topological_order
 from tinyinfer.ir.oracle import evaluate
 from tinyinfer.ir.passes.rewrite import rebuilt
+from tinyinfer.limits import Limits
 
 
 class KnownValues:

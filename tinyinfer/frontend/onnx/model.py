@@ -12,11 +12,11 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 
 from tinyinfer.frontend.onnx.custom import PROCESS_OPS, CustomOps
 from tinyinfer.frontend.onnx.errors import InvalidGraph
-from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.frontend.onnx.model_file import ModelBytes, read_model
 from tinyinfer.frontend.onnx.op_table import OpEntry, canonical_domain, find_op
 from tinyinfer.frontend.onnx.tensors import ELEMENT_TYPES, TensorReader
 from tinyinfer.frontend.onnx.text_check import check_text
+from tinyinfer.limits import DEFAULT_LIMITS, Limits
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from onnx import SparseTensorProto, TensorProto, numpy_helper
 
 from tinyinfer.frontend.onnx.errors import InvalidGraph, NotSupported
 from tinyinfer.frontend.onnx.external_data import ExternalData
-from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.frontend.onnx.model_file import ModelBytes
 from tinyinfer.frontend.onnx.values import HostValue
 from tinyinfer.ir import build
 from tinyinfer.ir.dtypes import NARROW, NUMERIC, code_mask, numpy_dtype
 from tinyinfer.ir.node import SMALL_LITERAL, Literal, Node
+from tinyinfer.limits import DEFAULT_LIMITS, Limits
 
 # ONNX element type -> (numpy name, the name in ONNX type strings)
 ELEMENT_TYPES: dict[int, tuple[str, str]] = {

@@ -14,7 +14,6 @@ from tinyinfer.frontend.onnx.errors import (
     UnsupportedModel,
 )
 from tinyinfer.frontend.onnx.importer import Importer
-from tinyinfer.frontend.onnx.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.frontend.onnx.model import OnnxModel, ValueSpec
 from tinyinfer.frontend.onnx.scope import Frame, Scope
 from tinyinfer.frontend.onnx.values import (
@@ -23,6 +22,7 @@ from tinyinfer.frontend.onnx.values import (
 from tinyinfer.ir import build
 from tinyinfer.ir.dtypes import NUMERIC
 from tinyinfer.ir.node import Graph, Node
+from tinyinfer.limits import DEFAULT_LIMITS, Limits
 
 
 def import_graph(
