@@ -12,7 +12,7 @@ def test_names_of_a_gpu(name):
 
 @pytest.mark.parametrize("name", ["a999", "", "qcom:", "mali", "a63"])
 def test_an_unknown_gpu_is_refused_with_those_known(name):
-    with pytest.raises(ValueError, match="known: a618, a630, .*a830"):
+    with pytest.raises(ValueError, match="known: .*a618, .*a630, .*a830"):
         find_gpu(name)
 
 

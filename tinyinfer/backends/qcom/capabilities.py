@@ -68,11 +68,25 @@ class AdrenoGpu:
 ADRENO_GPUS = {
     gpu.name: gpu
     for gpu in (
+        AdrenoGpu(
+            "a610",
+            None,
+            6,
+            shader_processors=1,
+            registers=48,
+            wave_size=64,
+            wave_banks=1,
+            double_waves=False,
+            local_bytes=16 * 1024,
+        ),
         AdrenoGpu("a618", 618, 6, shader_processors=1, registers=96, wave_size=64, wave_banks=2),
+        AdrenoGpu("a619", None, 6, shader_processors=1, registers=96, wave_size=64, wave_banks=2),
         AdrenoGpu("a630", 630, 6, shader_processors=2, registers=96, wave_size=64, wave_banks=2),
         AdrenoGpu("a640", None, 6, shader_processors=2, registers=96, wave_size=64, wave_banks=2),
+        AdrenoGpu("a643", None, 6, shader_processors=2, registers=64, wave_size=64, wave_banks=2),
         AdrenoGpu("a650", None, 6, shader_processors=3, registers=64, wave_size=64, wave_banks=2),
         AdrenoGpu("a660", 660, 6, shader_processors=3, registers=64, wave_size=64, wave_banks=2),
+        AdrenoGpu("a690", None, 6, shader_processors=8, registers=64, wave_size=64, wave_banks=2),
         AdrenoGpu(
             "a702",
             702,
@@ -83,6 +97,7 @@ ADRENO_GPUS = {
             wave_banks=1,
             local_bytes=16 * 1024,
         ),
+        AdrenoGpu("a725", None, 7, shader_processors=4, registers=96, wave_size=64, wave_banks=2),
         AdrenoGpu("a730", 730, 7, shader_processors=4, registers=96, wave_size=64, wave_banks=2),
         AdrenoGpu("a740", 740, 7, shader_processors=6, registers=96, wave_size=64, wave_banks=2),
         AdrenoGpu("a750", 750, 7, shader_processors=6, registers=96, wave_size=64, wave_banks=2),
