@@ -19,6 +19,7 @@ from tinyinfer.backends.qcom.kgsl import (
     BufferViewSlot,
     Dispatch,
     ImageArgument,
+    ImageRules,
     ImageSlot,
     KgslDevice,
     Launch,
@@ -60,6 +61,7 @@ TRANSPOSE = ShaderBinary(
     samplers=1,
     private_bytes=700,
     double_wave=True,
+    image_rules=ImageRules.OPENGL,
     system_values=SystemValues(work_group_id=0x40, local_id=0x04),
 )
 """out[x, y] = image[y, x], texels of four components; a work-item for each texel."""

@@ -117,7 +117,7 @@ NAMES = {6: A6XX_REGISTERS, 7: A7XX_REGISTERS}
 FORMAT_BYTES = {3: 1, 23: 2, 48: 4, 74: 4, 75: 4, 98: 8, 130: 16}
 EVENTS = {
     6: {4: "CACHE_FLUSH_TS", 49: "CACHE_INVALIDATE", 63: "LABEL"},
-    7: {50: "CACHE_FLUSH", 51: "CACHE_INVALIDATE", 63: "LABEL"},
+    7: {49: "CACHE_CLEAN", 51: "CACHE_INVALIDATE", 63: "LABEL"},
 }
 LOADS = {
     (0, 13): "code",
@@ -314,7 +314,9 @@ class Machine:
             raise BadStream(f"event {name} with an address, or without the one that it needs")
         if low is not None:
             self.write(high << 32 | low, struct.pack("<I", value))
-        self.flushed |= name.startswith("CACHE_FLUSH")
+        if name == "CACHE_CLEAN" and not self.idle:
+            raise BadStream("caches are cleaned while shaders may still write")
+        self.flushed |= name in ("CACHE_FLUSH_TS", "CACHE_CLEAN")
         self.invalidated |= name == "CACHE_INVALIDATE"
 
     def _reg_to_mem(self, what: int, low: int, high: int) -> None:

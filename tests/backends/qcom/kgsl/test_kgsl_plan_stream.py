@@ -51,7 +51,7 @@ def test_two_kernels_in_a_chain(gpu, device):
     first, second = gpu.launched[:2]
     assert (first.groups, first.local) == ((32, 1, 1), (32, 1, 1))
     assert (first.full_registers, first.half_registers, first.local_kib) == (5, 3, 5)
-    assert first.packet == "EXEC_CS" and first.isam_mode == 2 and second.waited
+    assert first.packet == "EXEC_CS" and first.isam_mode == 1 and second.waited
 
 
 def test_system_values_and_wave_size(gpu, device):
@@ -79,7 +79,7 @@ def test_images(format_name):
         assert np.array_equal(found.reshape(7, 5, channels), texels.transpose(1, 0, 2))
         launched = gpu.launched[0]
         assert launched.textures[0].swizzle == ((0, 1, 2, 3) if channels == 4 else (0, 4, 4, 5))
-        assert launched.double_wave and launched.groups == (5, 7, 1)
+        assert launched.double_wave and launched.groups == (5, 7, 1) and launched.isam_mode == 2
         address, item, processor = launched.private
         assert item == 1024 and processor == 1024 * device.gpu.items_per_processor
         assert gpu.find(address, processor * device.gpu.facts.shader_processors)
@@ -112,7 +112,8 @@ def test_code_of_the_vendors_compiler():
         PlanStream(device, [scale(y, x, 500, 2.0, VENDOR_SCALE), scale(z, y, 500, 1.0)]).run()
         assert np.array_equal(floats(z, 500), np.arange(500) * 2 + 1)
         vendor, own = gpu.launched
-        assert (vendor.packet, vendor.isam_mode, own.packet, own.isam_mode) == ("RUN_OPENCL", 1, "EXEC_CS", 2)
+        assert (vendor.packet, vendor.isam_mode, own.packet, own.isam_mode) == ("RUN_OPENCL", 1, "EXEC_CS", 1)
+        assert (vendor.registers["SP_MODE_CNTL"], own.registers["SP_MODE_CNTL"]) == (2, 3)
         assert vendor.registers["SP_CS_CONST_CONFIG_0"] == 0x00CCC0CF
     with KgslDevice(system=fake("a740")) as device:
         x, y = device.allocate(4096), device.allocate(4096)

@@ -17,6 +17,7 @@ from tinyinfer.backends.qcom.kgsl.plan_stream import (
 from tinyinfer.backends.qcom.kgsl.shader import (
     BufferSlot,
     BufferViewSlot,
+    ImageRules,
     ImageSlot,
     Launch,
     ScalarSlot,
@@ -40,6 +41,7 @@ __all__ = [
     "Dispatch",
     "GpuFault",
     "ImageArgument",
+    "ImageRules",
     "ImageSlot",
     "KgslDevice",
     "KgslError",

@@ -65,11 +65,14 @@ def image(words: WordList, address: Address, width: int, height: int, pitch: int
             f"an image begins at a multiple of {ADDRESS_ALIGNMENT} bytes, not at {address.offset}"
         )
     layer = -(-pitch * height // 4096) * 4096
+    alignment = (pitch & -pitch).bit_length() - PITCH_ALIGNMENT.bit_length()
     words.append(
         (
             _first_word(form, format_name),
             encode("image word 1", _WORD_1, width=width, height=height),
-            encode("image word 2", _WORD_2_IMAGE, pitch_alignment=0, pitch=pitch, type=_TYPE_2D),
+            encode(
+                "image word 2", _WORD_2_IMAGE, pitch_alignment=min(alignment, 15), pitch=pitch, type=_TYPE_2D
+            ),
             encode("image word 3", _WORD_3, layer_bytes=layer),
         )
     )

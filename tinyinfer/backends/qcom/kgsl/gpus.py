@@ -44,6 +44,7 @@ class DirectGpu:
         return min(self.facts.max_work_group, self.facts.registers * slots // max(registers, 1))
 
 
+# SP_NC_MODE_CNTL_2 is zero: its bit 3, which Mesa's OpenGL sets, takes infinities from half floats.
 def _a6xx_setup(texture: int, shader: int, debug: int, sequencer: int, cache: int) -> dict[str, int]:
     return {
         "UCHE_UNKNOWN_0E12": cache,

@@ -31,8 +31,6 @@ LOCAL_BYTES = 1024
 LEAST_LOCAL_BYTES = 2048
 """Less than this encodes as "all that there is"."""
 
-_ISAM_OPENCL, _ISAM_OPENGL = 1, 2
-
 
 @dataclass(frozen=True)
 class Memories:
@@ -88,17 +86,20 @@ def begin(stream: CommandStream, gpu: DirectGpu) -> None:
     stream.wait_for_idle()
 
 
-def choose_mode(stream: CommandStream, launch: Launch) -> None:
-    """How the code that follows reads images: as its compiler expects."""
-    opengl = launch is Launch.EXEC_CS
-    isam = _ISAM_OPENGL if opengl else _ISAM_OPENCL
+def mode(shader: ShaderBinary) -> dict[str, int]:
+    """The registers that hold for all shaders until they are written again, as this one needs them."""
+    rules = shader.image_rules.value
+    demotion = int(shader.launch is Launch.EXEC_CS)
+    return {
+        "SP_MODE_CNTL": _fields("SP_MODE_CNTL", constant_demotion=demotion, isam_mode=rules),
+        "TPL1_MODE_CNTL": _fields("TPL1_MODE_CNTL", isam_mode=rules),
+    }
+
+
+def choose_mode(stream: CommandStream, values: dict[str, int]) -> None:
+    """Write what `mode` says."""
     stream.wait_for_idle()
-    stream.write(
-        {
-            "SP_MODE_CNTL": _fields("SP_MODE_CNTL", constant_demotion=int(opengl), isam_mode=isam),
-            "TPL1_MODE_CNTL": _fields("TPL1_MODE_CNTL", isam_mode=isam),
-        }
-    )
+    stream.write(values)
     stream.wait_for_idle()
 
 
@@ -153,9 +154,9 @@ def _program(
 ) -> None:
     item, processor = private_bytes(gpu, shader)
     private = Address(memories.private) if item and memories.private else 0
-    mode = next(mode for vectors, mode in reg.CONSTANT_MODES if shader.constants <= vectors)
+    constant_mode = next(mode for vectors, mode in reg.CONSTANT_MODES if shader.constants <= vectors)
     local_bytes = max(LEAST_LOCAL_BYTES, -(-shader.local_bytes // LOCAL_BYTES) * LOCAL_BYTES)
-    local_memory = {"local_bytes": local_bytes, "constant_mode": mode}
+    local_memory = {"local_bytes": local_bytes, "constant_mode": constant_mode}
     uavs = shader.count(StorageImageSlot, BufferViewSlot)
     stream.write(
         {
@@ -191,7 +192,7 @@ def _program(
             "SP_REG_PROG_ID_0": 0xFCFCFCFC,
             "SP_REG_PROG_ID_1": 0xFCFCFCFC,
             "SP_REG_PROG_ID_2": 0xFCFCFCFC,
-            "SP_REG_PROG_ID_3": 0xFC if gpu.generation == 6 else 0xFC00,
+            "SP_REG_PROG_ID_3": 0x0000FCFC,
             "SP_CS_CONST_CONFIG": _fields(
                 "SP_CS_CONST_CONFIG", vectors=-(-shader.constants // 4) * 4, enabled=1
             ),
@@ -307,8 +308,9 @@ def _load(stream: CommandStream, kind: int, where: int, units: int, address: Add
 
 def _flush(stream: CommandStream, scratch: Buffer) -> None:
     if stream.generation == 7:
-        event = encode("event", reg.EVENT, event=reg.EVENT_CACHE_FLUSH_A7XX)
-        stream.packet("CP_EVENT_WRITE", event)
+        # This event does not wait for shaders, as the one of a6xx does.
+        stream.wait_for_idle()
+        stream.packet("CP_EVENT_WRITE", encode("event", reg.EVENT, event=reg.EVENT_CACHE_CLEAN_A7XX))
     else:
         event = encode("event", reg.EVENT, event=reg.EVENT_CACHE_FLUSH_TS)
         stream.packet("CP_EVENT_WRITE", event, Address(scratch, SCRATCH_EVENT), 0)

@@ -20,7 +20,7 @@ from tinyinfer.backends.qcom.kgsl.arguments import (
 from tinyinfer.backends.qcom.kgsl.device import MAX_STREAM_BYTES, KgslDevice
 from tinyinfer.backends.qcom.kgsl.memory import Buffer, Cache
 from tinyinfer.backends.qcom.kgsl.registers import ALWAYS_ON_HERTZ
-from tinyinfer.backends.qcom.kgsl.shader import Launch, ShaderBinary
+from tinyinfer.backends.qcom.kgsl.shader import ShaderBinary
 from tinyinfer.backends.qcom.kgsl.stream import Address, CommandStream, WordList, address_words
 from tinyinfer.backends.qcom.kgsl.system import KgslError
 
@@ -147,15 +147,16 @@ class PlanStream:
         )
         self._stream = CommandStream(gpu.generation)
         launch.begin(self._stream, gpu)
-        mode: Launch | None = None
+        mode: dict[str, int] | None = None
         hazards = _Hazards()
         for number, item in enumerate(self._dispatches):
             if hazards.conflict(item.arguments):
                 launch.barrier(self._stream, self._scratch)
                 hazards = _Hazards()
             hazards.add(item.arguments)
-            if item.shader.launch is not mode:
-                mode = item.shader.launch
+            wanted = launch.mode(item.shader)
+            if wanted != mode:
+                mode = wanted
                 launch.choose_mode(self._stream, mode)
             if self._profile:
                 self._count(2 * number)

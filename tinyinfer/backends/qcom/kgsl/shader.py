@@ -20,10 +20,18 @@ class Launch(enum.Enum):
     """The packet that starts the work-groups, which goes with the compiler's conventions."""
 
     EXEC_CS = "CP_EXEC_CS"
-    """As Mesa's compiler expects it: images are read as in OpenGL and Vulkan."""
+    """As Mesa's compiler expects it."""
 
     RUN_OPENCL = "CP_RUN_OPENCL"
     """As the vendor's OpenCL compiler expects it; known for a6xx only."""
+
+
+class ImageRules(enum.Enum):
+    """The rules by which the code reads images without a sampler: the number that the GPU has for them."""
+
+    OPENCL = 1
+    OPENGL = 2
+    """Also Vulkan's."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,7 @@ class ShaderBinary:
     group_count_offset: int | None = None
     local_size_offset: int | None = None
     launch: Launch = Launch.EXEC_CS
+    image_rules: ImageRules = ImageRules.OPENCL
 
     def __post_init__(self) -> None:
         if not self.code or len(self.code) % 8:
