@@ -135,6 +135,8 @@ def test_allocation():
             device.allocate(0)
         buffer.close()
         buffer.close()
+        with pytest.raises(KgslError, match="the buffer is closed"):
+            buffer.view(0, (1,), np.uint8)
         assert not gpu.objects
         gpu.failures["GPUOBJ_INFO"] = [errno.EINVAL]
         with pytest.raises(KgslError, match="KGSL GPUOBJ_INFO: the driver refuses the argument"):

@@ -48,6 +48,8 @@ class Buffer:
 
     def view(self, offset: int, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
         """An array over the memory from byte `offset` on."""
+        if self.closed:
+            raise KgslError("the buffer is closed")
         if self.bytes is None:
             raise KgslError("an imported buffer has no view for the CPU: use the one of whoever made it")
         count = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
