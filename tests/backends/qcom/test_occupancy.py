@@ -78,6 +78,25 @@ def test_the_rule_gives_what_the_compiler_says(name, ir3):
     assert len(seen) >= 6
 
 
+@pytest.mark.parametrize("kind", ["half4", "float4"])
+def test_waves_follow_from_registers_and_the_compilers_choice(kind, ir3):
+    """Also for the kernels of half vectors whose registers alone do not tell whether waves are double."""
+    compiler = ir3("a630")
+    texts = [KernelText(str(n), accumulators(n, 128, kind=kind)) for n in range(2, 44, 3)]
+    for kernel in compiler.compile(texts):
+        said = kernel.statistics
+        held = occupancy(compiler.gpu, said.full_registers, work_group=128, double_wave=said.double_wave)
+        assert held.waves == said.waves, kernel.name
+
+
+def test_the_choice_of_double_waves_can_be_given():
+    gpu = find_gpu("a630")
+    assert occupancy(gpu, 24, double_wave=True) == replace(occupancy(gpu, 24), waves=4, wave_size=128)
+    assert occupancy(gpu, 8, double_wave=False) == replace(
+        occupancy(gpu, 8), waves=16, wave_size=64, limit="waves"
+    )
+
+
 def test_half_registers_count_half():
     gpu = find_gpu("a630")
     assert occupancy(gpu, 4, 8) == occupancy(gpu, 8)
@@ -113,7 +132,17 @@ def test_what_the_gpu_cannot_launch_is_refused(arguments, message):
 def kernel(registers=8, body=100, waits=1, straight=50):
     """A compiled kernel with one loop."""
     zeros = dict.fromkeys(
-        ("nops", "moves", "conversions", "half_registers", "constants", "arithmetic", "special"), 0
+        (
+            "nops",
+            "moves",
+            "conversions",
+            "half_registers",
+            "constants",
+            "arithmetic",
+            "special",
+            "multiply_adds",
+        ),
+        0,
     )
     statistics = CompilerStatistics(
         **zeros,

@@ -44,12 +44,19 @@ class Occupancy:
 
 
 def occupancy(
-    gpu: AdrenoGpu, full_registers: int, half_registers: int = 0, local_bytes: int = 0, work_group: int = 128
+    gpu: AdrenoGpu,
+    full_registers: int,
+    half_registers: int = 0,
+    local_bytes: int = 0,
+    work_group: int = 128,
+    double_wave: bool | None = None,
 ) -> Occupancy:
     """Occupancy of a kernel that needs so many registers, and so much local memory for a work-group.
 
-    Two half registers take one full one. Double waves are used for work-groups above a single wave, unless
-    that leaves fewer than four of each bank. ValueError for a work-group that the GPU cannot launch at all.
+    Two half registers take one full one. `double_wave` says what the compiler chose. Without it, double waves
+    are assumed for work-groups above a single wave unless that leaves fewer than four of each bank: so the
+    compiler decides, but before it gives out registers, and a kernel of half vectors may end with more than
+    it foresaw. ValueError for a work-group that the GPU cannot launch at all.
     """
     if not 0 < work_group <= gpu.max_work_group:
         raise ValueError(
@@ -60,12 +67,10 @@ def occupancy(
             f"{local_bytes} bytes of local memory for a work-group: {gpu.name} has {gpu.local_bytes}"
         )
     registers = max(1, full_registers + -(-half_registers // 2))
-    double = (
-        gpu.double_waves
-        and work_group > gpu.wave_size
-        and gpu.registers // (2 * registers) >= _SMALLEST_DOUBLE
-    )
-    factor = 2 if double else 1
+    if double_wave is None:
+        enough = gpu.registers // (2 * registers) >= _SMALLEST_DOUBLE
+        double_wave = gpu.double_waves and work_group > gpu.wave_size and enough
+    factor = 2 if double_wave else 1
     wave_size = gpu.wave_size * factor
     limits = {"waves": gpu.max_waves, "registers": gpu.registers // (factor * registers) * gpu.wave_banks}
     if local_bytes:
@@ -106,6 +111,7 @@ def estimate(gpu: AdrenoGpu, candidate: Candidate, latency: float = READ_LATENCY
         kernel.statistics.half_registers,
         kernel.local_bytes,
         candidate.work_group,
+        kernel.statistics.double_wave,
     )
     if not held.fits:
         return float("inf")

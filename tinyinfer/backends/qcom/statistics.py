@@ -41,6 +41,9 @@ class CompilerStatistics:
     special: int
     """Reciprocals, square roots, exponentials, logarithms."""
 
+    multiply_adds: int
+    """Scalar multiply-adds of one work-item, a loop's body once."""
+
     texture_reads: int
     memory: int
     """Loads and stores of global, local and private memory, image stores."""
@@ -136,6 +139,7 @@ def parse_log(log: str) -> tuple[CompilerStatistics, str]:
         constants=found.get("constlen", 0),
         arithmetic=found.get("cat2", 0) + found.get("cat3", 0),
         special=found.get("cat4", 0),
+        multiply_adds=sum(_times(line) for line in listing if _MULTIPLY_ADD.search(line)),
         texture_reads=found.get("cat5", 0),
         memory=found.get("cat6", 0),
         private_stores=sum(bool(_PRIVATE_STORE.search(line)) for line in listing),
@@ -174,11 +178,16 @@ def _loop(body: list[str], depth: int) -> LoopStatistics:
     for line in body:
         if not line or _LABEL.match(line):
             continue
-        repeat = _REPEAT.search(line)
-        times = 1 + (int(repeat[1]) if repeat else 0)
+        times = _times(line)
         nops = _NOPS.search(line)
         instructions += times + (int(nops[1]) if nops else 0)
         waits += "(sy)" in line
         texture_reads += bool(_TEXTURE_READ.search(line))
         multiply_adds += times if _MULTIPLY_ADD.search(line) else 0
     return LoopStatistics(depth, instructions, texture_reads, multiply_adds, waits)
+
+
+def _times(line: str) -> int:
+    """How often a line's instruction is issued."""
+    repeat = _REPEAT.search(line)
+    return 1 + (int(repeat[1]) if repeat else 0)
