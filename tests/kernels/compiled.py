@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tinyinfer.backends.cpu.cache import KernelCache
-from tinyinfer.backends.cpu.device import LlvmPrinter
-from tinyinfer.backends.cpu.executable import CpuExecutable
+from tinyinfer.backends.cpu.device import LlvmPrinter, compile_plan
 from tinyinfer.backends.cpu.target import CpuTarget, host_target
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.node import Graph, Node, topological_order
@@ -62,7 +61,7 @@ def run(
     """The outputs of a compiled graph; with `repeats`, every run must give the same bits."""
     chosen = target or host_target()
     plan = plan_of(graph, CompileOptions(fuse=fuse), chosen)
-    executable = CpuExecutable(plan, chosen, threads, CACHE)
+    executable = compile_plan(plan, chosen, threads, CACHE)
     try:
         arrays = [np.ascontiguousarray(feeds[name]).reshape(n.shape) for name, n in graph.inputs.items()]
         results = executable.run(arrays)

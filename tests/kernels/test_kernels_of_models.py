@@ -6,8 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyinfer.backends.cpu.device import LlvmPrinter
-from tinyinfer.backends.cpu.executable import CpuExecutable
+from tinyinfer.backends.cpu.device import LlvmPrinter, compile_plan
 from tinyinfer.backends.cpu.target import host_target
 from tinyinfer.config import CompileOptions
 from tinyinfer.frontend.onnx import import_graph, load_model
@@ -38,7 +37,7 @@ def check_model(path, feeds: dict[str, np.ndarray], tolerance: float) -> None:
     model = load_model(path)
     graph = optimize(import_graph(model, {name: value.shape for name, value in feeds.items()}))
     options = CompileOptions(keep_values=True)
-    executable = CpuExecutable(build_plan(graph, LlvmPrinter(host_target()), options), host_target(), 2)
+    executable = compile_plan(build_plan(graph, LlvmPrinter(host_target()), options), host_target(), 2)
     try:
         outputs = executable.run([np.ascontiguousarray(feeds[spec.name]) for spec in executable.inputs])
         stored = executable.kept_values()

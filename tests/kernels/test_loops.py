@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from compiled import CACHE, plan_of
 
+from tinyinfer.backends.cpu.device import compile_plan
 from tinyinfer.backends.cpu.executable import CpuExecutable
 from tinyinfer.backends.cpu.target import host_target
 from tinyinfer.ir import build
@@ -29,7 +30,7 @@ def _feeds(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _compiled(graph: Graph, threads: int = 1) -> CpuExecutable:
-    return CpuExecutable(plan_of(optimize(graph)), host_target(), threads, CACHE)
+    return compile_plan(plan_of(optimize(graph)), host_target(), threads, CACHE)
 
 
 def _check(graph: Graph, feeds: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
@@ -43,7 +44,7 @@ def _check(graph: Graph, feeds: dict[str, np.ndarray] | None = None) -> list[np.
     verify(optimized)
     for one, other in zip(evaluate(list(optimized.outputs.values()), feeds), expected):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    executables = [_compiled(graph, 2), CpuExecutable(plan_of(graph), host_target(), 1, CACHE)]
+    executables = [_compiled(graph, 2), compile_plan(plan_of(graph), host_target(), 1, CACHE)]
     for executable in executables:
         for _ in range(2):  # the second run finds what the first one left
             results = executable.run([feeds[spec.name] for spec in executable.inputs])

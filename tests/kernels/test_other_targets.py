@@ -37,7 +37,7 @@ LIBRARY = {
 @pytest.mark.parametrize("target", ["aarch64", "x86_64-v3", "x86_64-v4"])
 @pytest.mark.parametrize("name", GENERATORS)
 def test_kernels_compile_and_are_self_contained(name, target):
-    chosen = named_target(target, "linux")
+    chosen = named_target(target)
     for seed in range(3):
         for launch in plan_of(graph_of(*case(name, seed).outputs), target=chosen).launches:
             listing = assembly(launch.kernel.text(), chosen)

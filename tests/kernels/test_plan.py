@@ -5,7 +5,7 @@ import pytest
 from compiled import CACHE, graph_of, plan_of
 from random_graphs import case
 
-from tinyinfer.backends.cpu.executable import CpuExecutable
+from tinyinfer.backends.cpu.device import compile_plan
 from tinyinfer.backends.cpu.target import host_target, named_target
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir import build
@@ -174,7 +174,7 @@ def test_the_arena_reuses_memory():
 def test_kept_values_are_those_of_the_oracle():
     x = layer(layer(layer(value(1, 16, 9, 9), 0), 1), 2)
     graph = graph_of(x)
-    executable = CpuExecutable(plan_of(graph, CompileOptions(keep_values=True)), host_target(), 1, CACHE)
+    executable = compile_plan(plan_of(graph, CompileOptions(keep_values=True)), host_target(), 1, CACHE)
     try:
         feeds = {"x": np.random.default_rng(0).standard_normal((1, 16, 9, 9)).astype(np.float32)}
         executable.run([feeds["x"]])

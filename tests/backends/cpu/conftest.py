@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tinyinfer.backends.cpu.cache import KernelCache
-from tinyinfer.backends.cpu.executable import CpuExecutable
+from tinyinfer.backends.cpu.device import compile_plan
 from tinyinfer.backends.cpu.target import host_target
 from tinyinfer.runtime.plan import BufferRef, KernelSource, Launch, Plan, TensorSpec
 
@@ -119,7 +119,7 @@ def make(target, session_cache):
     made = []
 
     def build(plan, threads=1):
-        made.append(CpuExecutable(plan, target, threads, session_cache))
+        made.append(compile_plan(plan, target, threads, session_cache))
         return made[-1]
 
     yield build

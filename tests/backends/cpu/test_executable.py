@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tinyinfer.backends.cpu.cache import KernelCache
-from tinyinfer.backends.cpu.executable import CpuExecutable
+from tinyinfer.backends.cpu.device import compile_plan
 
 THREADS = [1, 2, 4]
 F32 = "float32"
@@ -290,7 +290,7 @@ def test_close_ends_threads(kernels, make):
 
 def test_dropping_an_executable_frees_it(kernels, target, session_cache):
     before = threading.active_count()
-    executable = CpuExecutable(sum_plan(kernels), target, 3, session_cache)
+    executable = compile_plan(sum_plan(kernels), target, 3, session_cache)
     executable.run([np.zeros(1024, F32)])
     native = weakref.ref(executable._native)
     del executable
@@ -344,12 +344,12 @@ def test_interpreter_exit_does_not_hang(tmp_path, ending):
         import sys
         import numpy as np
         from tinyinfer.backends.cpu.cache import KernelCache
-        from tinyinfer.backends.cpu.executable import CpuExecutable
+        from tinyinfer.backends.cpu.device import compile_plan
         from tinyinfer.backends.cpu.target import host_target
         from tinyinfer.runtime.plan import KernelSource, Launch, Plan
         text = "define void @empty(ptr %arguments, i64 %chunk) {{\\n  ret void\\n}}"
         plan = Plan([], [], [Launch(KernelSource("empty", "empty", lambda: text), (), 4, True)], [], 64)
-        executable = CpuExecutable(plan, host_target(), 4, KernelCache({str(tmp_path)!r}))
+        executable = compile_plan(plan, host_target(), 4, KernelCache({str(tmp_path)!r}))
         for _ in range(100):
             executable.run([])
         print("ran", flush=True)
@@ -363,13 +363,13 @@ def test_interpreter_exit_does_not_hang(tmp_path, ending):
 
 def test_second_start_compiles_nothing(kernels, target, tmp_path, monkeypatch):
     cache = KernelCache(tmp_path)
-    CpuExecutable(sum_plan(kernels), target, 1, cache).close()
+    compile_plan(sum_plan(kernels), target, 1, cache).close()
 
     def refuse(*_):
         raise AssertionError("compiled again")
 
     monkeypatch.setattr("tinyinfer.backends.cpu.compile._compile_all", refuse)
-    executable = CpuExecutable(sum_plan(kernels), target, 2, cache)
+    executable = compile_plan(sum_plan(kernels), target, 2, cache)
     np.testing.assert_array_equal(executable.run([np.zeros(1024, F32)])[0], np.arange(1024, dtype=F32) ** 2)
     executable.close()
 

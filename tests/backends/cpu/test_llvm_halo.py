@@ -5,14 +5,15 @@ import ctypes
 import numpy as np
 import pytest
 
-from tinyinfer.backends.cpu.compile import compile_object
+from tinyinfer.backends.cpu.compile import link_sources
 from tinyinfer.backends.cpu.device import ATTRIBUTES
 from tinyinfer.backends.cpu.llvm_halo import print_halo
-from tinyinfer.backends.cpu.loader import load
+from tinyinfer.backends.cpu.loader import map_image
 from tinyinfer.backends.cpu.target import host_target
 from tinyinfer.ir import build
 from tinyinfer.kernels.halo import halo_regions
 from tinyinfer.kernels.layout import Buffer
+from tinyinfer.runtime.plan import KernelSource
 
 
 @pytest.mark.parametrize(
@@ -34,12 +35,12 @@ def test_the_halo_is_filled_and_the_inside_untouched(dtype, fill, order):
     buffer.place()
     target = host_target()
     text = f"{print_halo('fill', tuple(halo_regions(buffer)), dtype, fill, target.lanes)}\n{ATTRIBUTES}\n"
-    loaded = load([compile_object(text, target)], [["fill"]], target)
+    loaded = map_image(link_sources({"fill": KernelSource("fill", "fill", lambda: text)}, target))
     memory = np.zeros(buffer.elements + 64, dtype)
     memory[:] = 77 if dtype != "bool" else False
     before = memory.copy()
     argument = (ctypes.c_void_p * 1)(memory.ctypes.data)
-    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(loaded.address(0, "fill"))(
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(loaded.addresses["fill"])(
         ctypes.addressof(argument), 0
     )
     steps = [s * memory.itemsize for s in buffer.strides]

@@ -1,4 +1,5 @@
-"""LLVM IR text to object code: the pass pipeline, and compiling many kernels through the cache on disk."""
+"""LLVM IR text to machine code: the pass pipeline, compiling many kernels through the cache on disk, and the
+image of a whole plan."""
 
 from __future__ import annotations
 
@@ -8,13 +9,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tinyinfer.backends.cpu.driver import ENTRIES, driver_text
+from tinyinfer.backends.cpu.image import CodeImage, Part, link, read_object
+from tinyinfer.backends.cpu.support import support_source
 from tinyinfer.backends.cpu.target import CpuTarget
 from tinyinfer.budget import check_time
 from tinyinfer.errors import EPFail
+from tinyinfer.runtime.plan import KernelSource, Plan, kernel_sources
 
 if TYPE_CHECKING:
     from tinyinfer.backends.cpu.cache import KernelCache
-    from tinyinfer.runtime.plan import KernelSource
 
 PASSES = (
     "always_inliner",
@@ -65,11 +69,11 @@ def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
     import llvmlite.binding as llvm
 
     machine = _target_machine(target)
+    # known before the text is read, so that types have the target's sizes and alignments in it
+    head = f'target datalayout = "{machine.target_data}"\ntarget triple = "{target.triple}"\n'
     try:
         # a context of its own: one kernel's types and constants must not pile up in the process's global one
-        module = llvm.parse_assembly(text, llvm.create_context())
-        module.triple = target.triple
-        module.data_layout = str(machine.target_data)
+        module = llvm.parse_assembly(head + text, llvm.create_context())
         module.verify()
     except RuntimeError as error:
         raise KernelCompileError(f"LLVM refused a kernel's text: {error}") from error
@@ -158,3 +162,73 @@ def _compile_all(
             if progress is not None:
                 progress(done + len(made), total)
     return made
+
+
+def compile_image(
+    plan: Plan,
+    target: CpuTarget,
+    threads: int = 1,
+    cache: KernelCache | None = None,
+    progress: Progress | None = None,
+) -> CodeImage:
+    """All code that running `plan` on `target` takes, as one image: its kernels, the driver where the target
+    has one, and what they call. Entries are kernels' keys, and the driver's `ENTRIES`.
+
+    Raises KernelCompileError or image.LinkError naming the kernel.
+    """
+    sources = kernel_sources(plan.launches)
+    return link_sources(sources, target, threads, cache, progress, driver_source(target))
+
+
+def driver_source(target: CpuTarget) -> KernelSource | None:
+    """The executor's code for a target, or None where its tables of 64-bit words cannot hold pointers as they
+    are."""
+    if target.pointer_bytes != 8:
+        return None
+    text = driver_text(target)
+    return KernelSource(f"driver/{text}", ENTRIES[0], lambda: text)
+
+
+def link_sources(
+    sources: Mapping[str, KernelSource],
+    target: CpuTarget,
+    threads: int = 1,
+    cache: KernelCache | None = None,
+    progress: Progress | None = None,
+    driver: KernelSource | None = None,
+) -> CodeImage:
+    """As `compile_image`, of kernels by their keys."""
+    wanted = [*([driver] if driver is not None else []), *sources.values()]
+    objects = compile_kernels(wanted, target, threads, cache, progress)
+    parts = []
+    for source in wanted:
+        title = "the driver" if source is driver else f"kernel {source.name}"
+        functions = {name: name for name in ENTRIES} if source is driver else {source.key: source.name}
+        item = read_object(objects[source.key], title, target.architecture)
+        parts.append(Part(title, item, functions))
+    return link([*parts, *_support(parts, target, cache)], target.architecture)
+
+
+def _support(parts: Sequence[Part], target: CpuTarget, cache: KernelCache | None) -> list[Part]:
+    """What `parts` call of the support library, and what that calls."""
+    found: dict[str, Part] = {}
+    following = list(parts)
+    while following:
+        missing: dict[str, KernelSource] = {}
+        for part in following:
+            for name in part.object.undefined():
+                if name in found or name in missing:
+                    continue
+                source = support_source(name, target)
+                if source is None:
+                    raise KernelCompileError(
+                        f"{part.title}: it calls {name}, and there is no such function for {target.triple}"
+                    )
+                missing[name] = source
+        objects = compile_kernels(list(missing.values()), target, 1, cache)
+        following = [
+            Part(name, read_object(objects[source.key], name, target.architecture), {}, shared=True)
+            for name, source in missing.items()
+        ]
+        found |= {part.title: part for part in following}
+    return list(found.values())

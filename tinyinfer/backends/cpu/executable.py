@@ -12,17 +12,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tinyinfer.backends.base import LaunchTime
-from tinyinfer.backends.cpu.cache import KernelCache
-from tinyinfer.backends.cpu.compile import Progress, compile_kernels
-from tinyinfer.backends.cpu.driver import ENTRIES, driver_text
-from tinyinfer.backends.cpu.loader import load
+from tinyinfer.backends.cpu.driver import ENTRIES
+from tinyinfer.backends.cpu.loader import MappedCode
 from tinyinfer.backends.cpu.system import ALIGNMENT, Block, release_file_pages, system_functions
 from tinyinfer.backends.cpu.tables import Tables
-from tinyinfer.backends.cpu.target import CpuTarget
 from tinyinfer.backends.cpu.threads import Workers, default_threads
-from tinyinfer.config import cache_directory
 from tinyinfer.ir.node import Node
-from tinyinfer.runtime.plan import KernelSource, Plan, StageTexts, TensorSpec, kernel_sources
+from tinyinfer.runtime.plan import Plan, StageTexts, TensorSpec
 from tinyinfer.runtime.signature import numpy_dtype
 
 _SKEW = 5 * ALIGNMENT
@@ -41,57 +37,49 @@ class _Native:
     threads.
     """
 
-    def __init__(
-        self, plan: Plan, target: CpuTarget, threads: int, cache: KernelCache, progress: Progress | None
-    ):
+    def __init__(self, plan: Plan, code: MappedCode, threads: int, copy_parameters: bool):
         self.system = system_functions()
-        text = driver_text(target)
-        driver = KernelSource(f"driver/{text}", "tinyinfer_run", lambda: text)
-        sources = {driver.key: driver, **kernel_sources(plan.launches)}
-        objects = compile_kernels(list(sources.values()), target, threads, cache, progress)
-        numbers = {key: number for number, key in enumerate(sources)}
-        names = [ENTRIES, *([source.name] for source in list(sources.values())[1:])]
-        self.code = load([objects[key] for key in sources], names, target)
-        functions = {
-            key: self.code.address(numbers[key], source.name)
-            for key, source in sources.items()
-            if source is not driver
-        }
-
+        self.code = code
         self.arena = Block(plan.arena_bytes)
-        parameters = self._copy_parameters(plan)
+        if copy_parameters:
+            self._copy_parameters(plan)
+        self.parameters = list(plan.parameters)
         self.tables = Tables(
-            plan.launches, functions, self.arena.address, parameters, len(plan.inputs), threads, self.system
+            plan.launches,
+            code.addresses,
+            self.arena.address,
+            [_address(parameter) for parameter in self.parameters],
+            len(plan.inputs),
+            threads,
+            self.system,
         )
-        symbol = self.code.address
         self.context = self.tables.address
-        self.run = _Entry(symbol(0, "tinyinfer_run"))
-        self.profile = _ProfileEntry(symbol(0, "tinyinfer_profile"))
-        worker = _WorkerEntry(symbol(0, "tinyinfer_worker"))
-        stop = _WorkerEntry(symbol(0, "tinyinfer_stop"))
+        run, profile, worker, stop = (code.addresses[name] for name in ENTRIES)
+        self.run = _Entry(run)
+        self.profile = _ProfileEntry(profile)
+        work, end = _WorkerEntry(worker), _WorkerEntry(stop)
         context = self.context
         self.workers = Workers(
-            lambda: worker(context), lambda: stop(context), threads - 1 if self.tables.parallel else 0
+            lambda: work(context), lambda: end(context), threads - 1 if self.tables.parallel else 0
         )
         self.lock = threading.Lock()
         self.closed = False
 
-    def _copy_parameters(self, plan: Plan) -> list[int]:
+    def _copy_parameters(self, plan: Plan) -> None:
         """One block for all parameters; the plan then holds views of it, lest anything be in memory twice."""
         offsets = []
         end = 0
         for parameter in plan.parameters:
             offsets.append(-(-end // ALIGNMENT) * ALIGNMENT)
             end = offsets[-1] + parameter.nbytes + _SKEW
-        self.parameters = Block(end)
+        block = Block(end)
         for number, offset in enumerate(offsets):
             given = plan.parameters[number]
-            view = self.parameters.view(offset, given.shape, given.dtype)
+            view = block.view(offset, given.shape, given.dtype)
             view[...] = given
             release_file_pages(given)
             view.flags.writeable = False
             plan.parameters[number] = view
-        return [self.parameters.address + offset for offset in offsets]
 
     def close(self) -> None:
         with self.lock:
@@ -104,6 +92,12 @@ class _Native:
         self.lock = threading.Lock()
         self.workers.forget()
         self.tables.reset()
+
+
+def _address(array: np.ndarray) -> int:
+    if not array.flags.c_contiguous:
+        raise ValueError("a parameter that is used where it lies must be C-contiguous")
+    return array.__array_interface__["data"][0]
 
 
 _STRANDED: list[object] = []
@@ -125,19 +119,13 @@ class CpuExecutable:
     """`backends.base.Executable` for the CPU: the plan's kernels as native code, with its arena and
     parameters.
 
-    `threads` counts the calling thread; 0 means one a core. Worker threads start with the first run that can
-    use them. The plan's parameters become read-only views of the executable's own copy. Raises
-    KernelCompileError where LLVM refuses a kernel, and OSError where the system has no memory for code.
+    `code` has an entry for the key of each of the plan's kernels, and the driver's. `threads` counts the
+    calling thread; 0 means one a core. Worker threads start with the first run that can use them. The plan's
+    parameters become read-only views of the executable's own copy; without `copy_parameters` they are used
+    where they lie (in a mapped file), and the executable keeps the arrays.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        target: CpuTarget,
-        threads: int = 0,
-        cache: KernelCache | None = None,
-        progress: Progress | None = None,
-    ):
+    def __init__(self, plan: Plan, code: MappedCode, threads: int = 0, copy_parameters: bool = True):
         self.inputs: list[TensorSpec] = list(plan.inputs)
         self.outputs: list[TensorSpec] = list(plan.outputs)
         self.peak_bytes: int = plan.peak_bytes
@@ -145,8 +133,7 @@ class CpuExecutable:
         self._launches = list(plan.launches)
         self._stages = dict(plan.stages)
         self._kept = plan.kept
-        cache = cache if cache is not None else KernelCache(cache_directory())
-        self._native = _Native(plan, target, self.threads, cache, progress)
+        self._native = _Native(plan, code, self.threads, copy_parameters)
         _ALIVE.add(self._native)
         self._finalizer = weakref.finalize(self, self._native.close)
         self._sizes = [
@@ -209,8 +196,9 @@ class CpuExecutable:
             dtype = numpy_dtype(value.node.dtype)
             whole = arena.view(0, (arena.size // dtype.itemsize,), dtype)
             start = whole[value.offset // dtype.itemsize :]
-            result.append((value.node, np.lib.stride_tricks.as_strided(start, value.node.shape,
-            value.strides)))
+            result.append(
+                (value.node, np.lib.stride_tricks.as_strided(start, value.node.shape, value.strides))
+            )
         return result
 
     def stages(self) -> Mapping[str, str]:

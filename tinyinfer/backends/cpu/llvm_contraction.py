@@ -221,7 +221,7 @@ class ContractionPrinter:
         pointers = []
         for i in range(self.count):
             place = w.emit(f"getelementptr ptr, ptr %arguments, i64 {i}")
-            pointers.append(w.emit(f"load ptr, ptr {place}, align 8"))
+            pointers.append(w.emit(f"load ptr, ptr {place}"))
         panels = nest.panels.panel.size
         tiles_x = ceil(self.x.size / s.tile_x) if self.x is not None else 1
         tiles_y = ceil(self.y.size / s.tile_y) if self.y is not None else 1

@@ -13,7 +13,7 @@ def print_halo(
     w = Writer(lanes)
     kind, size = memory_type(dtype), ITEM_BYTES[dtype]
     value = literal(fill, dtype) if dtype != "bool" else str(int(bool(fill)))
-    buffer = w.emit("load ptr, ptr %arguments, align 8")
+    buffer = w.emit("load ptr, ptr %arguments")
 
     def runs(base: str | None, region: HaloRegion, left: tuple[tuple[int, int], ...]) -> None:
         if left:

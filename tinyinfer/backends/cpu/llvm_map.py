@@ -52,7 +52,7 @@ class MapPrinter:
         loaded = []
         for i in range(self.count):
             place = w.emit(f"getelementptr ptr, ptr %arguments, i64 {i}")
-            loaded.append(w.emit(f"load ptr, ptr {place}, align 8"))
+            loaded.append(w.emit(f"load ptr, ptr {place}"))
         first, last = _range(w, "%chunk", self.parallel_units(), s.chunks)
         w.do(f"call void @body({', '.join(f'ptr {q}' for q in loaded)}, i64 {first}, i64 {last})")
         outer = w.function(f"define void @{self.name}(ptr %arguments, i64 %chunk) #0")

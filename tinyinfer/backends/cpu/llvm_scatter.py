@@ -46,7 +46,7 @@ class ScatterPrinter:
         loaded = []
         for i in range(count):
             place = outer.emit(f"getelementptr ptr, ptr %arguments, i64 {i}")
-            loaded.append(outer.emit(f"load ptr, ptr {place}, align 8"))
+            loaded.append(outer.emit(f"load ptr, ptr {place}"))
         units = 1
         for a in s.parallel:
             units *= a.size
