@@ -7,6 +7,7 @@ from tinyinfer import config
 from tinyinfer.backends.cpu.cache import KernelCache
 from tinyinfer.backends.qcom.capabilities import find_gpu
 from tinyinfer.backends.qcom.ir3 import KernelText, find_compiler
+from tinyinfer.backends.qcom.occupancy import Candidate, fastest
 
 
 @pytest.fixture(scope="module")
@@ -18,16 +19,16 @@ def compiled(tmp_path_factory):
     def rows(name, *wanted):
         gpu = find_gpu(name)
         if name not in started:
-            started[name], reason = find_compiler(gpu, cache=cache)
-            if started[name] is None:
+            compiler, reason = find_compiler(gpu, cache=cache)
+            if compiler is None:
                 (pytest.skip if config.mesa_tree() is None else pytest.fail)(reason)
+            started[name] = compiler
         kernels = started[name].compile([KernelText(block.name, opencl(block)) for block in wanted])
         return [row_of(block, kernel, gpu) for block, kernel in zip(wanted, kernels)]
 
     yield rows
     for compiler in started.values():
-        if compiler is not None:
-            compiler.close()
+        compiler.close()
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,34 @@ def test_half_blocks_of_four_pixels_reach_twelve_waves(gpu, compiled):
 def test_float_sums_of_four_pixels_reach_twelve_waves(gpu, compiled):
     row = compiled(gpu, Block("1x1", 4))[0]
     assert row.waves >= 12 and row.slots < 1.9 and not row.spills, row.text
+
+
+def test_the_cost_model_wants_large_blocks_for_large_maps_only():
+    gpu = find_gpu("a740")
+    compiler, reason = find_compiler(gpu)
+    if compiler is None:
+        pytest.skip(reason)
+    wanted = [
+        b for b in blocks() if (b.kind, b.accumulate, b.weights, b.unroll) == ("1x1", "half", "image", 1)
+    ]
+    kernels = compiler.compile([KernelText(block.name, opencl(block)) for block in wanted])
+    compiler.close()
+
+    def outputs_an_item(width, height, channels, outputs):
+        candidates = [
+            Candidate(
+                kernel,
+                (channels // 4,),
+                -(-width // block.pixels) * -(-outputs // (4 * block.quads)) * height,
+                block.work_group[0] * block.work_group[1],
+            )
+            for block, kernel in zip(wanted, kernels)
+        ]
+        block = wanted[candidates.index(fastest(gpu, candidates))]
+        return block.pixels * block.quads
+
+    assert outputs_an_item(112, 112, 16, 64) >= 8
+    assert outputs_an_item(7, 7, 960, 320) <= 4
 
 
 def test_what_the_texture_unit_converts_costs_no_instructions(compiled):
