@@ -15,6 +15,11 @@ class InvalidProtobuf(TinyInferError, ValueError):
     """The bytes are no ONNX protobuf: another format, truncated, or damaged."""
 
 
+class InvalidBundle(TinyInferError, ValueError):
+    """The bytes are no bundle that this version reads: another format or version, cut short, damaged,
+    changed, or not signed as the caller asks. The message says what is wrong and where."""
+
+
 class NoModel(TinyInferError, ValueError):
     """A protobuf without a graph: there is nothing to run."""
 
