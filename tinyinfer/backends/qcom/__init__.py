@@ -1,5 +1,5 @@
-"""Qualcomm Adreno GPUs: what is known of each, and compiling OpenCL C for them where none is at hand.
+"""Qualcomm Adreno GPUs: what is known of each, compiling OpenCL C for them where none is at hand, and, in
+`kgsl`, the direct route to one.
 
-Nothing here runs a model. Importing it needs neither a driver nor the compiler; `ir3.find_compiler` looks for
-that.
+Importing it needs neither a driver nor the compiler; `ir3.find_compiler` looks for the latter.
 """
