@@ -5,5 +5,7 @@ specification, and every module here is one of its chapters. Reading needs neith
     plan_section    `PLAN`: a target's plan as tables                    PlanSection, write_plan
     plan_reader     `PLAN` again, every number checked                  read_plan, read_machine
     weights         `WIDX`, `WGHT`: parameters, each content once        WeightStore, Weights
+    golden          `GOLD`: inputs and the outputs that belong to them   GoldenVector, compare
+    provenance      `PROV`: the ONNX nodes behind each launch            write_provenance
     signature       `SIGN`: Ed25519
 """

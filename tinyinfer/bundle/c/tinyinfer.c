@@ -2072,7 +2072,8 @@ static bool golden_input(const voice *v, const ti_model *m, const ti_value *valu
   } else if (what == 1 && kind == REAL) {
     for (size_t i = 0; i < value->elements; i++) {
       double step = (high - low) * (double)(golden_hash((uint32_t)i, seed) >> 8);
-      store_real(value->type, to + i * width, low + step / 16777216.0);
+      double wide = low + step / 16777216.0;
+      store_real(value->type, to + i * width, value->type == TI_FLOAT64 ? wide : (double)(float)wide);
     }
   } else if (what == 2 && (kind == SIGNED || kind == UNSIGNED)) {
     if (!(fabs(low) <= 0x1p53 && high > low && high - low <= 0x1p32 && floor(low) == low && floor(high) == high)) {
