@@ -44,8 +44,9 @@ class Memory:
         found = re.fullmatch(r"\((?:const )?uint8_t \*\)(\w+)", self.address(ref))
         if found:
             return found[1]
-        constant = ref.space in ("input", "parameter")
-        return f"({'const ' if constant else ''}void *)({self.address(ref)})"
+        constant = "const " if ref.space in ("input", "parameter") else ""
+        address = self.address(ref)
+        return f"({constant}void *){address if address.isidentifier() else f'({address})'}"
 
 
 def _plus(base: str, offset: int) -> str:

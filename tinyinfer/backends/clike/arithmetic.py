@@ -73,6 +73,19 @@ def arithmetic(dialect: Dialect, e: Expr, args: list[Value]) -> Value:
     return Value(text, e.dtype)
 
 
+def repeats(dialect: Dialect, e: Expr, number: int) -> bool:
+    """Whether the text of `e` has operand `number` more than once."""
+    if e.op in ("CAST", "BITCAST"):
+        return False
+    dtype = e.args[-1].dtype
+    if e.op in ("MAX", "MIN") and is_float(dtype):
+        return any(a.op == "CONST" for a in e.args)
+    return (
+        dialect.operation(e.op, e.args[0].dtype if e.op in ("SHL", "SHR") else dtype).count(f"{{{number}}}")
+        > 1
+    )
+
+
 def _filled(dialect: Dialect, template: str, args: list[Value], dtype: str) -> str:
     kind = dialect.types[dtype]
     function, literal = dialect.suffixes.get(dtype, ("", ""))
@@ -111,7 +124,7 @@ def join(dialect: Dialect, op: str, a: Value, b: Value) -> Value:
     return arithmetic(dialect, apply(JOIN[op], left, right), [a, b])
 
 
-def multiply_add(dialect: Dialect, a: Value, b: Value, total: Value) -> Value:
-    """total + a · b."""
-    slots = [expression("SLOT", (), x.dtype, name) for x, name in ((a, "a"), (b, "b"), (total, "total"))]
-    return arithmetic(dialect, apply("MULACC", *slots), [a, b, total])
+def accumulate(dialect: Dialect, a: Value, b: Value, total: Value) -> Value:
+    """total + a · b, one step of a long sum: rounded once or twice, whichever is faster."""
+    text = _filled(dialect, dialect.operation("ACCUMULATE", total.dtype), [a, b, total], total.dtype)
+    return Value(dialect.types[total.dtype].round.format(text), total.dtype)

@@ -47,7 +47,7 @@ _FLOAT = {
     "SIGMOID": "1.0{f} / (1.0{f} + exp{s}(-{0}))",
     "FLOOR": "floor{s}({0})",
     "CEIL": "ceil{s}({0})",
-    "ROUND": "rint{s}({0})",
+    "ROUND": "ti_round_{T}({0})",
     "TRUNC": "trunc{s}({0})",
     "ADD": "{0} + {1}",
     "SUB": "{0} - {1}",
@@ -57,7 +57,8 @@ _FLOAT = {
     "FMOD": "fmod{s}({0}, {1})",
     "MAX": "ti_max_{T}({0}, {1})",
     "MIN": "ti_min_{T}({0}, {1})",
-    "MULACC": "ti_multiply_add_{T}({0}, {1}, {2})",
+    "MULACC": "ti_fused_{T}({0}, {1}, {2})",
+    "ACCUMULATE": "ti_multiply_add_{T}({0}, {1}, {2})",
     "WHERE": "{0} ? {1} : {2}",
 }
 
@@ -76,6 +77,7 @@ _INTEGER = {
     "SUB": "({T})(({U}){0} - ({U}){1})",
     "MUL": "({T})(({U}){0} * ({U}){1})",
     "MULACC": "({T})(({U}){0} * ({U}){1} + ({U}){2})",
+    "ACCUMULATE": "({T})(({U}){0} * ({U}){1} + ({U}){2})",
     "AND": "({T})({0} & {1})",
     "OR": "({T})({0} | {1})",
     "XOR": "({T})({0} ^ {1})",

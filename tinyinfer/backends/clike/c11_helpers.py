@@ -69,6 +69,9 @@ static inline float ti_round_f16(float x) {
 def _float_helpers(kind: str) -> dict[str, str]:
     suffix, literal = FLOATS[kind]
     macro = "FP_FAST_FMA" + suffix.upper()
+    exact = f"0x1p{23 if kind == 'float' else 52}{literal}"
+    # the product of two floats is exact in double: rounded once, but for one sum in a hundred million
+    fused = "(float)((double)a * (double)b + (double)c)" if kind == "float" else "a * b + c"
     return {
         f"ti_max_{kind}": f"""\
 static inline {kind} ti_max_{kind}({kind} a, {kind} b) {{
@@ -83,6 +86,23 @@ static inline {kind} ti_modulo_{kind}({kind} a, {kind} b) {{
     const {kind} rest = fmod{suffix}(a, b);
     const int below = rest < 0.0{literal}, above = rest > 0.0{literal};
     return b < 0.0{literal} ? (above ? rest + b : rest) : (below ? rest + b : rest);
+}}""",
+        f"ti_round_{kind}": f"""\
+static inline {kind} ti_round_{kind}({kind} x) {{
+#if defined(__SSE4_1__) || defined(__aarch64__) || defined(__ARM_FEATURE_DIRECTED_ROUNDING)
+    return rint{suffix}(x);
+#else
+    const {kind} size = fabs{suffix}(x);
+    return size < {exact} ? copysign{suffix}((size + {exact}) - {exact}, x) : x;
+#endif
+}}""",
+        f"ti_fused_{kind}": f"""\
+static inline {kind} ti_fused_{kind}({kind} a, {kind} b, {kind} c) {{
+#if defined({macro}) || defined(__{macro}) || defined(__FMA__)
+    return fma{suffix}(a, b, c);
+#else
+    return {fused};
+#endif
 }}""",
         f"ti_multiply_add_{kind}": f"""\
 static inline {kind} ti_multiply_add_{kind}({kind} a, {kind} b, {kind} c) {{

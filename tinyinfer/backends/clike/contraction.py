@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tinyinfer.backends.clike.arithmetic import Value, multiply_add
+from tinyinfer.backends.clike.arithmetic import Value, accumulate
 from tinyinfer.backends.clike.dialect import Dialect
 from tinyinfer.backends.clike.expression import Evaluator, Place, Position, axis_names
 from tinyinfer.backends.clike.kernel import argument_names, counter_type, function
@@ -128,7 +128,7 @@ class ContractionPrinter:
             b = Value(w.constant(kind, vector.text, "b"), dtype)
             for scalar, name in zip(scalars, sums):
                 total = Value(f"{name}[{LANE}]", dtype)
-                w.do(f"{total.text} = {multiply_add(self.dialect, scalar, b, total).text};")
+                w.do(f"{total.text} = {accumulate(self.dialect, scalar, b, total).text};")
 
     def _epilogue(self, p: Position, rows: list[Row], sums: list[str], columns: int) -> None:
         ev = self.ev

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tinyinfer.backends.clike.arithmetic import Value, arithmetic, cast
+from tinyinfer.backends.clike.arithmetic import Value, arithmetic, cast, is_atom, repeats
 from tinyinfer.backends.clike.dialect import Dialect
 from tinyinfer.backends.clike.writer import Writer
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of, index
@@ -146,7 +146,15 @@ class Evaluator:
                 Value(f"({self.dialect.wide_index})({self.index(e.attrs, p)})", "int64"),
                 e.dtype,
             )
-        return arithmetic(self.dialect, e, [self.value(a, p) for a in e.args])
+        return arithmetic(self.dialect, e, [self._operand(e, i, p) for i in range(len(e.args))])
+
+    def _operand(self, e: Expr, number: int, p: Position) -> Value:
+        """An operand, by a name where the op's text has it twice."""
+        argument = e.args[number]
+        made = self.value(argument, p)
+        if is_atom(made.text) or argument.op == "CONST" or not repeats(self.dialect, e, number):
+            return made
+        return self.named(argument, p)
 
     # ---- indices
 

@@ -25,8 +25,11 @@ def print_halo(
             with w.loop(f"i{len(terms)}", count) as counter:
                 runs(region, left[1:], [*terms, counter if stride == 1 else f"{stride} * {counter}"])
             return
+        start = [str(region.start)] if region.start else []
+        if region.length == 1:
+            w.do(f"{WRITTEN}[{' + '.join([*terms, *start]) or '0'}] = {value};")
+            return
         with w.loop("i", region.length) as counter:
-            start = [str(region.start)] if region.start else []
             w.do(f"{WRITTEN}[{' + '.join([*terms, counter, *start])}] = {value};")
 
     for region in regions:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tinyinfer.backends.clike.arithmetic import Value, join, multiply_add
+from tinyinfer.backends.clike.arithmetic import Value, accumulate, join
 from tinyinfer.backends.clike.dialect import Dialect
 from tinyinfer.backends.clike.expression import Evaluator, Place, Position, axis_names
 from tinyinfer.backends.clike.kernel import argument_names, counter_type, function
@@ -167,7 +167,7 @@ class MapPrinter:
         ev = self.ev
         if op == "SUM" and body.op == "MUL" and is_float(body.dtype):
             a, b = (ev.value(x, p) for x in body.args)
-            return multiply_add(self.dialect, a, b, total)
+            return accumulate(self.dialect, a, b, total)
         value = ev.named(body, p) if op in ("MAX", "MIN") else ev.value(body, p)
         return join(self.dialect, op, total, value)
 
