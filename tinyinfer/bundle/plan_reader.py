@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -50,8 +50,7 @@ def no_source() -> str:
     raise Fail("the kernels of a bundle have no source: compile the model to see it")
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where something may lie: bytes `low` … `high` of a buffer of `limit` bytes."""
 
     low: int
