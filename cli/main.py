@@ -12,7 +12,9 @@ from cli.errors import OneLineErrors
 
 _COMMANDS = {
     "run": "Run a model once and summarise its outputs.",
-    "inspect": "Show a model's inputs, outputs, operators and metadata.",
+    "compile": "Compile a model to a bundle: one file that runs without the model or a compiler.",
+    "verify": "Replay a bundle's golden vectors on this machine.",
+    "inspect": "Show what a model or a bundle holds.",
     "check": "Say whether a model can run, what keeps it from it, and what it takes.",
     "explain": "Show what the compiler makes of a model, stage by stage.",
     "compare": "Compare a device's outputs with the oracle and with onnxruntime.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from importlib import import_module
 from typing import Any
 
 import click
@@ -68,8 +69,10 @@ def command(
 ) -> None:
     """Measure session creation, first run and steady state. Inputs without a file are random."""
     # imports are no part of what is measured
-    import tinyinfer.frontend.onnx  # noqa: F401
+    from tinyinfer.bundle.recognise import is_bundle
     from tinyinfer.runtime import benchmark
+
+    import_module("tinyinfer.bundle.load" if is_bundle(choice.model) else "tinyinfer.frontend.onnx")
 
     limit = _parse_limit(fail_over, baseline)
     old = _read_baseline(baseline) if baseline else None

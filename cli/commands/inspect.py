@@ -1,4 +1,4 @@
-"""`tinyinfer inspect`: what an ONNX file holds, without compiling it."""
+"""`tinyinfer inspect`: what an ONNX file or a bundle holds, without compiling or running it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.errors import reports_errors
+from cli.errors import BadInput, reports_errors
 from cli.options import json_option, verbose_option
 from cli.report import bytes_text, print_json, shape_text, table
 
@@ -16,11 +16,21 @@ if TYPE_CHECKING:
 
 @click.command("inspect")
 @click.argument("model", type=click.Path())
+@click.option("--target", metavar="NAME", help="Of a bundle: show the launches of this target.")
 @json_option
 @verbose_option
 @reports_errors
-def command(model: str, as_json: bool, verbose: int) -> None:
-    """Show a model's inputs, outputs, operators and metadata."""
+def command(model: str, target: str | None, as_json: bool, verbose: int) -> None:
+    """Show a model's inputs, outputs, operators and metadata; a bundle's sections, targets and launches."""
+    from tinyinfer.bundle.recognise import is_bundle
+
+    if is_bundle(model):
+        from cli.bundles import inspect_bundle
+
+        inspect_bundle(model, target, as_json, verbose)
+        return
+    if target is not None:
+        raise BadInput(f"--target {target}: {model} is no bundle")
     from tinyinfer.frontend.onnx import load_model
 
     facts = _facts(load_model(model))
@@ -88,4 +98,3 @@ def _facts(model: OnnxModel) -> dict[str, Any]:
         "description": model.description or model.graph_description,
         "metadata": dict(model.custom_metadata),
     }
-

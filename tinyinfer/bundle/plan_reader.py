@@ -243,12 +243,15 @@ class _Reader:
 
     def _kernels(self) -> tuple[list[KernelSource], dict[str, int]]:
         kernels, offsets = [], {}
+        used = {record[0] for record in self.tables[types.LAUNCHES]}
         for number, (offset, *name) in enumerate(self.tables[types.KERNELS]):
             if offset >= self.code_bytes and self.machine.architecture != "wasm32":
                 self.fail(f"kernel {number} lies outside of the code")
             source = KernelSource(f"{number}/{offset}", self.string(*name), no_source)
             kernels.append(source)
             offsets[source.key] = offset
+            if number not in used:
+                offsets[source.name] = offset
         return kernels, offsets
 
     # ---- launches and loops

@@ -28,8 +28,9 @@ from tinyinfer.runtime.plan import BufferRef, Launch, LoopLaunch, Moving, Plan, 
 @dataclass
 class PlanSection:
     """A plan for a machine. `offsets` says where in `CODE` the kernel of each key begins (wasm32: the number
-    of the exported function). `tensors` are the plan's parameters as they are stored, and after them those
-    that only `fixed` names: by the number of an input, the tensor with the only value that it may have.
+    of the exported function), and the executor's functions by their names. `tensors` are the plan's
+    parameters as they are stored, and after them those that only `fixed` names: by the number of an input,
+    the tensor with the only value that it may have.
 
     A section that was read has no parameters in its plan yet: `Weights.load(tensors)` makes them.
     """
@@ -75,6 +76,9 @@ class _Writer:
         self.kernels = {key: number for number, key in enumerate(sources)}
         for key, source in sources.items():
             self._add(types.KERNELS, section.offsets[key], *self._string(source.name))
+        for name, offset in section.offsets.items():
+            if name not in sources:
+                self._add(types.KERNELS, offset, *self._string(name))
         self._launches()
 
     def bytes(self) -> bytes:

@@ -128,7 +128,8 @@ def _fixed(spec: ValueSpec, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     dtype = numpy_dtype(spec.dtype)
     try:
         array = np.asarray(value)
-        converted = array.astype(dtype)
+        with np.errstate(invalid="ignore"):
+            converted = array.astype(dtype)
         exact = array.dtype.kind in "biuf" and bool(np.all(converted.astype(array.dtype) == array))
     except (ValueError, TypeError, OverflowError):
         exact = False

@@ -20,8 +20,7 @@ from tinyinfer.backends.registry import canonical_name
 from tinyinfer.bundle.recognise import is_bundle
 from tinyinfer.ir.node import Graph
 from tinyinfer.runtime.defaults import session_logger
-from tinyinfer.runtime.program import Runnable
-from tinyinfer.runtime.session_model import OnnxSessionModel, SessionModel, SessionProgram
+from tinyinfer.runtime.session_model import OnnxSessionModel, SessionModel, SessionProgram, WholeModel
 from tinyinfer.runtime.session_options import RunOptions, SessionOptions
 from tinyinfer.runtime.signature import ModelMetadata, NodeArg
 from tinyinfer.runtime.trace import Trace
@@ -52,7 +51,7 @@ class InferenceSession:
     _device_options: dict
     _model: SessionModel
     _program: SessionProgram
-    _recent: tuple[Runnable, list[tuple[str, tuple[int, ...], np.dtype]]] | None
+    _recent: tuple[WholeModel, list[tuple[str, tuple[int, ...], np.dtype]]] | None
 
     def __init__(
         self,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from tinyinfer.backends.base import Device, Executable
 from tinyinfer.errors import InvalidArgument
 from tinyinfer.ir.node import Graph
 from tinyinfer.runtime.feeds import FeedCheck, InputSpec
-from tinyinfer.runtime.program import Key, Program, Runnable
+from tinyinfer.runtime.program import Key, Program
 from tinyinfer.runtime.session_options import SessionOptions
 from tinyinfer.runtime.signature import ModelMetadata, NodeArg
 
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
 
     from tinyinfer.frontend.onnx import Limits, OnnxModel, ValueSpec
     from tinyinfer.frontend.onnx.trace import Segment
+
+
+class WholeModel(Protocol):
+    """What runs a model in one piece: its inputs' names, and a run of arrays in that order."""
+
+    names: list[str]
+
+    def run(self, feeds: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+        """The outputs, or None where this was closed meanwhile."""
 
 
 class SessionProgram(Protocol):
@@ -29,7 +40,7 @@ class SessionProgram(Protocol):
     def prepare(self, key: Key) -> None:
         """Compile for inputs of this key, as far as no value of them is needed."""
 
-    def kept_whole(self, key: Key) -> Runnable | None:
+    def kept_whole(self, key: Key) -> WholeModel | None:
         """What runs inputs of this key in one piece, where that is ready."""
 
     def executable(self, key: Key, inputs: Mapping[str, Any] | None) -> Executable:
@@ -92,9 +103,7 @@ class OnnxSessionModel:
 
         return first_available(list(names) or [get_device()])
 
-    def program(
-        self, device: Device, options: SessionOptions, title: str, logger: logging.Logger
-    ) -> Program:
+    def program(self, device: Device, options: SessionOptions, title: str, logger: logging.Logger) -> Program:
         return Program(
             self._first_segment,
             device,

@@ -71,6 +71,9 @@ def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
     machine = _target_machine(target)
     # known before the text is read, so that types have the target's sizes and alignments in it
     head = f'target datalayout = "{machine.target_data}"\ntarget triple = "{target.triple}"\n'
+    if target.tune:
+        # which instructions there are is the CPU's matter, and their order the tuned one's
+        text = text.replace("attributes #0 = { ", f'attributes #0 = {{ "tune-cpu"="{target.tune}" ')
     try:
         # a context of its own: one kernel's types and constants must not pile up in the process's global one
         module = llvm.parse_assembly(head + text, llvm.create_context())

@@ -1,0 +1,68 @@
+"""`tinyinfer verify`: whether a bundle computes on this machine what it says that is right."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.errors import BadInput, reports_errors
+from cli.options import json_option, verbose_option
+from cli.report import print_json, table
+
+if TYPE_CHECKING:
+    from tinyinfer.bundle.verify import VerifyReport
+
+
+@click.command("verify")
+@click.argument("bundle", type=click.Path())
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Ed25519 public key (PEM, or 32 bytes) that must have signed it; of several, one (repeatable).",
+)
+@click.option("--require-signature", is_flag=True, help="Refuse a bundle that nobody signed.")
+@click.option(
+    "--threads", type=click.IntRange(min=0), default=0, show_default=True, help="Threads; 0 takes all cores."
+)
+@json_option
+@verbose_option
+@reports_errors
+def command(
+    bundle: str, keys: tuple[str, ...], require_signature: bool, threads: int, as_json: bool, verbose: int
+) -> None:
+    """Replay a bundle's golden vectors on this machine. Exit code 1 if an output is out of tolerance."""
+    from tinyinfer.bundle.recognise import is_bundle
+    from tinyinfer.bundle.verify import verify_bundle
+
+    if os.path.isfile(bundle) and not is_bundle(bundle):
+        raise BadInput(f"{bundle}: not a bundle (tinyinfer compile makes one of a model)")
+    report = verify_bundle(bundle, keys, require_signature, threads)
+    if as_json:
+        print_json({"file": bundle, **report.as_dict()})
+    else:
+        _print(bundle, report)
+    raise SystemExit(0 if report.passed else 1)
+
+
+def _print(bundle: str, report: VerifyReport) -> None:
+    signed = f"signed by {report.signed_by}" if report.signed_by else "not signed"
+    click.echo(f"{bundle}: target {report.target}, {report.vectors} golden vectors, {signed}")
+    for reason in report.rejected:
+        click.echo(f"  passed over: {reason}")
+    rows = [
+        (
+            f"  {o.name}",
+            f"{o.worst:.3g}",
+            f"{o.absolute:.3g}" + (f" + {o.relative:.3g} x |wanted|" if o.relative else ""),
+            str(o.elements),
+            "good" if not o.failing else f"WRONG in {o.failing}",
+        )
+        for o in report.outputs
+    ]
+    click.echo(table(rows, ("  output", "error", "allowed", "elements", ""), right=(1, 3)))
+    click.echo("verified" if report.passed else "FAILED: this machine does not compute what the bundle says")

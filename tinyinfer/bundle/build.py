@@ -1,0 +1,233 @@
+"""Making bundles: a model, for one or more targets, at one set of input shapes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinyinfer.backends.cpu.cache import KernelCache
+from tinyinfer.backends.cpu.compile import compile_image
+from tinyinfer.backends.cpu.device import CpuDevice
+from tinyinfer.backends.cpu.image import CodeImage
+from tinyinfer.backends.cpu.machine import choose
+from tinyinfer.backends.cpu.target import CpuTarget
+from tinyinfer.backends.cpu.threads import default_threads
+from tinyinfer.bundle.container import Section, Signer, save_bundle, write_bundle
+from tinyinfer.bundle.golden import write_golden
+from tinyinfer.bundle.load import BundleModel
+from tinyinfer.bundle.manifest import TargetReport, canonical_json, make_manifest
+from tinyinfer.bundle.plan_section import PlanSection, write_plan
+from tinyinfer.bundle.provenance import write_provenance
+from tinyinfer.bundle.recognise import is_bundle
+from tinyinfer.bundle.source import Source, read_source
+from tinyinfer.bundle.vectors import OutputError, Runner, make_vectors
+from tinyinfer.bundle.weights import WeightStore
+from tinyinfer.config import CompileOptions, cache_directory
+from tinyinfer.errors import Fail, InvalidArgument
+from tinyinfer.runtime.plan import Plan, TensorSpec, kernel_sources
+from tinyinfer.runtime.signature import numpy_dtype
+
+Tell = Callable[[str], None]
+"""Called with a line on what is being done."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a bundle is made.
+
+    `shapes` and `values` are those of `source.read_source`; `inputs` those of the first golden vector.
+    `max_bytes` is what one run of any target may take: weights in memory, arena, inputs and outputs.
+    `expanded_weights` stores them as they lie in memory. `threads` compile (0: all cores).
+    """
+
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    golden: bool = True
+    expanded_weights: bool = False
+    max_bytes: int | None = None
+    signer: Signer | None = None
+    threads: int = 0
+    compile_options: CompileOptions = CompileOptions()
+
+    def described(self) -> dict[str, Any]:
+        """What of it decides the bundle's content, for the manifest."""
+        return {
+            "fuse": self.compile_options.fuse,
+            "deterministic": self.compile_options.deterministic,
+            "stored_weights": "expanded" if self.expanded_weights else "compact",
+        }
+
+
+@dataclass
+class BuildReport:
+    """What was built: bytes of the file and of its sections, targets, how they do on the golden vectors, and
+    what was chosen, in `notes`."""
+
+    size: int
+    sections: dict[str, int]
+    targets: list[TargetReport]
+    errors: list[OutputError]
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return asdict(self)
+
+
+@dataclass
+class _Built:
+    target: CpuTarget
+    plan: Plan
+    image: CodeImage
+    section: bytes
+    report: TargetReport
+
+
+def build_bundle(
+    model: Any,
+    targets: Sequence[CpuTarget],
+    path: str | os.PathLike[str],
+    options: BuildOptions = BuildOptions(),
+    tell: Tell = lambda line: None,
+) -> BuildReport:
+    """Compile an ONNX model (path, bytes or ModelProto) and write the bundle, whole or not at all.
+
+    The same model, targets and options give the same bytes. What this machine can run of it is compared with
+    the oracle before it is written. Raises what `load_model` and `read_source` raise, Fail where compiled
+    code is wrong or `max_bytes` is not enough, OSError for a file that cannot be written.
+    """
+    from tinyinfer.frontend.onnx import load_model
+
+    if is_bundle(model):
+        name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else "the model"
+        raise InvalidArgument(f"{name} is a bundle already: bundles are compiled from ONNX models")
+    if not targets:
+        raise InvalidArgument("a bundle needs at least one target")
+    tell("reading the model")
+    source = read_source(load_model(model), options.shapes, options.values)
+    _check_inputs(source, options)
+    store = WeightStore("expanded" if options.expanded_weights else "compact")
+    built = [_build_target(source, target, store, options, tell) for target in targets]
+    manifest = make_manifest(source, [(b.target, b.report) for b in built], options.described())
+    sections = [
+        Section("MANI", canonical_json(manifest)),
+        Section("WIDX", store.index()),
+        Section("WGHT", store.content()),
+        Section("PROV", write_provenance([b.plan for b in built])),
+        Section("TUNE", canonical_json(_schedules(built))),
+    ]
+    for group, item in enumerate(built, 1):
+        sections.append(Section("PLAN", item.section, group, item.target.name))
+        sections.append(Section("CODE", item.image.code, group, item.target.name))
+    errors: list[OutputError] = []
+    if options.golden:
+        tell("computing golden vectors")
+        vectors, errors = make_vectors(source, options.inputs, _runners(sections, source, built, options))
+        sections.append(Section("GOLD", write_golden(vectors)))
+    size = save_bundle(path, sections, options.signer)
+    sizes: Counter[str] = Counter()
+    for section in sections:
+        parts = section.data if isinstance(section.data, list) else [section.data]
+        sizes[section.kind] += sum(map(len, parts))
+    notes = [note for note in (source.describe_assumed(),) if note]
+    return BuildReport(size, dict(sizes), [b.report for b in built], errors, notes)
+
+
+def _check_inputs(source: Source, options: BuildOptions) -> None:
+    """Given golden inputs must be what the graph takes."""
+    for name, array in options.inputs.items():
+        node = source.graph.inputs.get(name)
+        if node is None:
+            known = ", ".join(map(repr, source.graph.inputs)) or "none"
+            raise InvalidArgument(f"no input is called {name!r}; the model's inputs: {known}")
+        if array.shape != node.shape or array.dtype.name != node.dtype:
+            raise InvalidArgument(
+                f"golden input {name!r} is {array.dtype.name}{list(array.shape)}; the bundle takes"
+                f" {node.dtype}{list(node.shape)}"
+            )
+        if name in source.values and not np.array_equal(array, source.values[name]):
+            raise InvalidArgument(f"golden input {name!r} is not the value that the bundle is made for")
+
+
+def _build_target(
+    source: Source, target: CpuTarget, store: WeightStore, options: BuildOptions, tell: Tell
+) -> _Built:
+    """Plan, code and the report of one target; its weights go into `store`."""
+    tell(f"{target.name}: planning")
+    with source.model.limits.spending():
+        plan = CpuDevice().plan(source.graph, options.compile_options, target)
+        _check_memory(target, plan, options.max_bytes)
+        image = compile_image(
+            plan,
+            target,
+            options.threads or default_threads(),
+            KernelCache(cache_directory()),
+            lambda done, total: tell(f"{target.name}: kernel {done} of {total}"),
+        )
+    tensors = [store.add(parameter) for parameter in plan.parameters]
+    fixed = {}
+    for number, name in enumerate(source.graph.inputs):
+        if name in source.values:
+            fixed[number] = len(tensors)
+            tensors.append(store.add(source.values[name]))
+    needs = target.needs
+    section = PlanSection(
+        target.architecture, target.pointer_bytes, needs.features, plan, tensors, image.entries, fixed
+    )
+    report = TargetReport(
+        target.name,
+        plan.peak_bytes,
+        plan.arena_bytes,
+        plan.peak_bytes - plan.arena_bytes,
+        len(image.code),
+        len(plan.launches),
+        choose([needs])[0] is not None,
+    )
+    return _Built(target, plan, image, write_plan(section), report)
+
+
+def _check_memory(target: CpuTarget, plan: Plan, most: int | None) -> None:
+    total = plan.peak_bytes + sum(map(_bytes, (*plan.inputs, *plan.outputs)))
+    if most is not None and total > most:
+        raise Fail(
+            f"target {target.name} takes {total} bytes in a run (weights, arena, inputs and outputs), over"
+            f" the limit of {most}"
+        )
+
+
+def _bytes(spec: TensorSpec) -> int:
+    return int(np.prod(spec.shape, dtype=np.int64)) * numpy_dtype(spec.dtype).itemsize
+
+
+def _runners(
+    sections: Sequence[Section], source: Source, built: Sequence[_Built], options: BuildOptions
+) -> dict[str, Runner]:
+    """The targets that this machine can run, each from the bytes that are to be written; where there is none,
+    the code of a session here."""
+    runners: dict[str, Runner] = {}
+    for group, item in enumerate(built, 1):
+        if item.report.replayed:
+            alone = write_bundle([s for s in sections if s.group in (0, group)])
+            runners[item.target.name] = BundleModel(alone).executable(options.threads).run
+    if not runners:
+        here = CpuDevice().compile(source.graph, options.compile_options, options.threads)
+        runners["this machine"] = here.run
+    return runners
+
+
+def _schedules(built: Sequence[_Built]) -> dict[str, Any]:
+    """How many kernels of each target have which schedule; a kernel's name spells its own."""
+    return {
+        "kernels": {
+            item.target.name: Counter(
+                source.name.rpartition("_")[0] for source in kernel_sources(item.plan.launches).values()
+            )
+            for item in built
+        }
+    }

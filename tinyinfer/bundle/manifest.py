@@ -1,0 +1,140 @@
+"""`MANI`: what a bundle says of itself, as canonical JSON, and reading it back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyinfer.errors import InvalidBundle
+
+if TYPE_CHECKING:
+    from tinyinfer.backends.cpu.target import CpuTarget
+    from tinyinfer.bundle.source import Source
+
+NUMERICS = (
+    "Outputs agree with the model as evaluated with sums in float64, within the tolerances of the golden"
+    " vectors. A target computes the same bits on every machine that it runs on, with any number of threads."
+)
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """A target of a bundle; sizes in bytes. `peak_bytes` are weights in memory and arena."""
+
+    name: str
+    peak_bytes: int
+    arena_bytes: int
+    weight_bytes: int
+    code_bytes: int
+    launches: int
+    replayed: bool
+    """Whether the machine that built it could run it, so that it was compared with the oracle."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no white space: equal values are equal bytes."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def read_json(label: str, data: np.ndarray) -> dict[str, Any]:
+    """The object in a section's bytes. InvalidBundle where there is none."""
+    try:
+        found = json.loads(data.tobytes())
+    except (ValueError, RecursionError) as error:
+        raise InvalidBundle(f"{label}: no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidBundle(f"{label}: not a JSON object")
+    return found
+
+
+def make_manifest(
+    source: Source,
+    targets: Sequence[tuple[CpuTarget, TargetReport]],
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The manifest of a bundle with these targets, in order of their groups."""
+    import llvmlite.binding as llvm
+
+    from tinyinfer import __version__
+
+    return {
+        "compiler": {
+            "name": "tinyinfer",
+            "version": __version__,
+            "llvm": ".".join(map(str, llvm.llvm_version_info[:2])),
+        },
+        "model": _model(source),
+        "inputs": _inputs(source),
+        "outputs": [
+            {"name": name, "dtype": node.dtype, "shape": list(node.shape)}
+            for name, node in source.graph.outputs.items()
+        ],
+        "targets": [_target(n, *pair) for n, pair in enumerate(targets, 1)],
+        "options": dict(options),
+        "numerics": NUMERICS,
+    }
+
+
+def _model(source: Source) -> dict[str, Any]:
+    from tinyinfer.bundle.source import model_digest
+
+    model = source.model
+    return {
+        "name": model.graph_name,
+        "sha256": model_digest(model),
+        "opsets": {"" if domain == "ai.onnx" else domain: v for domain, v in model.opsets.items()},
+        "producer": model.producer_name,
+        "producer_version": model.producer_version,
+        "license": _license(model.custom_metadata),
+        "domain": model.domain,
+        "version": model.version,
+        "description": model.description,
+        "graph_description": model.graph_description,
+        "metadata": dict(model.custom_metadata),
+    }
+
+
+def _inputs(source: Source) -> list[dict[str, Any]]:
+    declared = {spec.name: spec.shape for spec in source.model.inputs}
+    entries = []
+    for name, node in source.graph.inputs.items():
+        shape = declared[name]
+        entry: dict[str, Any] = {
+            "name": name,
+            "dtype": node.dtype,
+            "shape": list(node.shape),
+            "declared_shape": None if shape is None else list(shape),
+        }
+        if name in source.values:
+            entry["value"] = source.values[name].tolist()
+        entries.append(entry)
+    return entries
+
+
+def _target(group: int, target: CpuTarget, report: TargetReport) -> dict[str, Any]:
+    from tinyinfer.backends.cpu.features import feature_names
+
+    return {
+        "name": target.name,
+        "group": group,
+        "triple": target.triple,
+        "cpu": target.tune or target.cpu,
+        "features": feature_names(target.architecture, target.needs.features),
+        "peak_bytes": report.peak_bytes,
+        "arena_bytes": report.arena_bytes,
+        "weight_bytes": report.weight_bytes,
+        "launches": report.launches,
+    }
+
+
+def _license(metadata: Mapping[str, str]) -> str:
+    """What the model's metadata says of its licence; "" where it says nothing."""
+    for key, value in sorted(metadata.items()):
+        if key.lower() in ("license", "licence", "spdx-license-identifier"):
+            return value
+    return ""

@@ -1,0 +1,42 @@
+"""Targets as users name them: what `--device` takes, as what code is made for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinyinfer.backends.cpu.machine import choose
+from tinyinfer.backends.cpu.target import CpuTarget, cpu_names, host_target, named_target, target_names
+
+PORTABLE = "x86_64-v3"
+"""The level of x86-64 that bundles are made for unless another one is named."""
+
+
+def find_targets(names: Sequence[str]) -> list[CpuTarget]:
+    """Targets by the names that `--device` takes: "CPU" is the level of this machine and the portable one of
+    its architecture, "cpu:NAME" what `named_target` calls NAME. ValueError for others."""
+    found: dict[str, CpuTarget] = {}
+    for name in names:
+        device, colon, rest = name.partition(":")
+        if device.upper() not in ("CPU", "CPUEXECUTIONPROVIDER"):
+            raise ValueError(f"bundles hold code for processors only: {name!r} is neither CPU nor cpu:TARGET")
+        if colon and not rest:
+            raise ValueError(f"{name!r} names no target; there are {', '.join(target_names())}")
+        for target in [named_target(rest)] if colon else _own_targets():
+            found.setdefault(target.name, target)
+    return list(found.values())
+
+
+def _own_targets() -> list[CpuTarget]:
+    """This machine's level, ordered for its processor where LLVM knows it, then the portable one."""
+    host = host_target()
+    architecture = host.architecture
+    levels = [named_target(n) for n in target_names() if n.partition("-")[0] == architecture]
+    runnable = [level for level in levels if choose([level.needs])[0] is not None]
+    if not runnable:
+        raise ValueError(f"this machine ({architecture}) runs none of the targets: name one, as cpu:aarch64")
+    best = runnable[-1]
+    tuned = f"{architecture}:{host.cpu}"
+    if tuned in cpu_names() and choose([named_target(tuned).needs])[0] is not None:
+        best = named_target(tuned)
+    portable = named_target(PORTABLE) if architecture == "x86_64" else runnable[0]
+    return [best] if best.needs.features == portable.needs.features else [best, portable]

@@ -1,0 +1,92 @@
+"""Replaying golden vectors: what a bundle computes on this machine against what it says that is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tinyinfer.bundle.golden import compare, read_golden
+from tinyinfer.bundle.load import BundleModel, describe_targets
+from tinyinfer.errors import Fail
+from tinyinfer.runtime.signature import numpy_dtype
+
+
+@dataclass(frozen=True)
+class OutputVerdict:
+    """An output over all vectors: the greatest difference (infinite where a number meets none), what is
+    allowed, and how many of `elements` are out of it."""
+
+    name: str
+    worst: float
+    absolute: float
+    relative: float
+    elements: int
+    failing: int
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify_bundle` found. `rejected` says of each better target why this machine cannot run it;
+    `signed_by` is the key of a valid signature, in hexadecimal digits."""
+
+    target: str
+    rejected: list[str]
+    vectors: int
+    signed_by: str | None
+    outputs: list[OutputVerdict]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every element is within its tolerance."""
+        return not any(output.failing for output in self.outputs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def verify_bundle(
+    path_or_bytes: Any, trusted_keys: Sequence[Any] = (), require_signature: bool = False, threads: int = 0
+) -> VerifyReport:
+    """Run the golden vectors of a bundle with the target that a session would take.
+
+    Errors as in `BundleModel`; Fail where the bundle has no golden vectors.
+    """
+    from tinyinfer.backends.cpu.machine import choose
+
+    model = BundleModel(path_or_bytes, None, trusted_keys, require_signature)
+    container = model.container
+    entry = container.get("GOLD")
+    if entry is None:
+        raise Fail(f"{container.label}: there are no golden vectors in it")
+    executable = model.executable(threads)
+    specs, results = executable.inputs, executable.outputs
+    vectors = read_golden(container.data(entry), specs, results, f"{container.label}: GOLD")
+    verdicts = [OutputVerdict(spec.name, 0.0, 0.0, 0.0, 0, 0) for spec in results]
+    try:
+        for vector in vectors:
+            feeds = [
+                given.array(spec.shape, numpy_dtype(spec.dtype)) for given, spec in zip(vector.inputs, specs)
+            ]
+            found = compare(vector, executable.run(feeds))
+            for number, (wanted, difference) in enumerate(zip(vector.outputs, found)):
+                before = verdicts[number]
+                verdicts[number] = OutputVerdict(
+                    before.name,
+                    max(before.worst, difference.error),
+                    max(before.absolute, wanted.absolute),
+                    max(before.relative, wanted.relative),
+                    before.elements + difference.elements,
+                    before.failing + difference.failed,
+                )
+    finally:
+        executable.close()
+    signed = container.signed_by
+    return VerifyReport(
+        model.target,
+        choose(describe_targets(container))[1],
+        len(vectors),
+        None if signed is None else signed.hex(),
+        verdicts,
+    )
