@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
+from cli.emitters import EMITTERS, Request
 from cli.errors import BadInput, reports_errors
 from cli.feeds import read_array
 from cli.options import json_option, parse_shape, parse_size, verbose_option
-from cli.report import bytes_text, print_json
-
-if TYPE_CHECKING:
-    from tinyinfer.bundle.build import BuildReport
 
 
 @click.command("compile")
 @click.argument("model", type=click.Path())
-@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="The bundle [default: MODEL.tinf].")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(),
+    metavar="FILE",
+    help="The bundle, or folder [default: MODEL.tinf, MODEL_c].",
+)
 @click.option(
     "--device",
     "devices",
@@ -72,6 +74,26 @@ if TYPE_CHECKING:
     show_default=True,
     help="Threads to compile on; 0: all.",
 )
+@click.option(
+    "--emit", type=click.Choice(list(EMITTERS)), default="bundle", show_default=True, help="What to write."
+)
+@click.option(
+    "--c-weights",
+    type=click.Choice(["array", "binary"]),
+    default="array",
+    show_default=True,
+    help="Weights of --emit c: arrays, or a file of bytes that an assembler file links.",
+)
+@click.option(
+    "--c-arena",
+    type=click.Choice(["static", "caller"]),
+    default="static",
+    show_default=True,
+    help="Working memory of --emit c: its own, or the caller's at each run.",
+)
+@click.option(
+    "--precision", default="fp32", show_default=True, help="How floats are stored and computed; fp32 only."
+)
 @json_option
 @verbose_option
 @reports_errors
@@ -87,22 +109,33 @@ def command(
     max_memory: str,
     key: str | None,
     threads: int,
+    emit: str,
+    c_weights: str,
+    c_arena: str,
+    precision: str,
     as_json: bool,
     verbose: int,
 ) -> None:
     """Compile a model to a bundle: plan, machine code, weights, and vectors with which it verifies itself.
 
-    The bundle runs wherever one of its targets does, and is written whole or not at all.
+    The bundle runs wherever one of its targets does, and is written whole or not at all. With --emit c, it is
+    a folder with C11 sources for compilers that are not known here.
     """
-    from tinyinfer.bundle.build import BuildOptions, build_bundle
-    from tinyinfer.bundle.targets import find_targets
+    from tinyinfer.bundle.build import BuildOptions
 
-    place = Path(output if output is not None else f"{Path(model).stem}.tinf")
-    _check_place(place)
-    try:
-        targets = find_targets(devices or ("CPU",))
-    except ValueError as error:
-        raise BadInput(f"--device: {error}") from None
+    if precision != "fp32":
+        raise BadInput(
+            f"--precision {precision}: kernels compute in the types that the model has, and fp32 is what"
+            " leaves its float32 as it is; there is no other yet"
+        )
+    if no_golden and inputs:
+        raise BadInput("--input gives golden vectors, and --no-golden leaves them out")
+    context = click.get_current_context()
+    given = {
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    }
     options = BuildOptions(
         shapes=_named("--shape", map(parse_shape, shapes)),
         values=_named("--value", map(_value, values)),
@@ -113,24 +146,14 @@ def command(
         signer=_signer(key) if key is not None else None,
         threads=threads,
     )
-    if no_golden and inputs:
-        raise BadInput("--input gives golden vectors, and --no-golden leaves them out")
     progress = _Progress()
+    request = Request(
+        model, output, devices, options, c_weights, c_arena, frozenset(given), progress.show, as_json
+    )
     try:
-        report = build_bundle(model, targets, place, options, progress.show)
+        EMITTERS[emit](request)
     finally:
-        progress.clear()
-    if as_json:
-        print_json({"model": os.path.basename(model), "file": str(place), **report.as_dict()})
-    else:
-        _print(model, place, report)
-
-
-def _check_place(place: Path) -> None:
-    if place.is_dir():
-        raise BadInput(f"{place}: is a directory")
-    if not place.resolve().parent.is_dir():
-        raise BadInput(f"{place}: no such directory")
+        progress.show("")
 
 
 def _named(flag: str, pairs: Any) -> dict[str, Any]:
@@ -173,7 +196,7 @@ def _signer(path: str) -> Callable[[bytes], bytes]:
 
 
 class _Progress:
-    """One line on a terminal that is written over; nothing elsewhere."""
+    """One line on a terminal that the next one replaces; nothing elsewhere."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
@@ -181,24 +204,3 @@ class _Progress:
     def show(self, text: str) -> None:
         if self._shown:
             click.echo(f"\r\x1b[K{text}", err=True, nl=False)
-
-    def clear(self) -> None:
-        if self._shown:
-            click.echo("\r\x1b[K", err=True, nl=False)
-
-
-def _print(model: str, place: Path, report: BuildReport) -> None:
-    click.echo(f"{place}: {os.path.basename(model)}, {bytes_text(report.size)}")
-    for note in report.notes:
-        click.echo(f"  {note}")
-    click.echo("  " + ", ".join(f"{kind} {bytes_text(size)}" for kind, size in report.sections.items()))
-    for target in report.targets:
-        click.echo(
-            f"  {target.name}: {bytes_text(target.peak_bytes)} at peak, {target.launches} launches,"
-            f" {bytes_text(target.code_bytes)} of code"
-        )
-    for error in report.errors:
-        click.echo(
-            f"  golden {error.name}: differs by {error.seen:.3g} at most, {error.allowed:.3g} allowed"
-            + (" (more than its type would be: rounding decides between steps)" if error.widened else "")
-        )

@@ -95,6 +95,7 @@ def test_fixed_values_and_golden_inputs(folder):
         (["affine.onnx", "--max-memory", "10"], ["limit of 10"]),
         (["affine.onnx", "--max-memory", "much"], ["--max-memory"]),
         (["affine.onnx", "--sign", "none.pem"], ["none.pem"]),
+        (["affine.onnx", "--precision", "fp16"], ["--precision fp16", "fp32"]),
         (["affine.onnx", "-o", "no/such/a.tinf"], ["no/such"]),
         (["affine.onnx", "-o", "."], ["directory"]),
     ],
@@ -103,6 +104,21 @@ def test_bad_input_is_one_line_and_writes_nothing(folder, arguments, words):
     before = sorted(os.listdir())
     assert_refused(call("compile", *arguments), *words)
     assert sorted(os.listdir()) == before
+
+
+def test_c_sources(folder):
+    result = call("compile", "affine.onnx", "--emit", "c", "--shape", "x:2x3")
+    assert result.exit_code == 0, result.output
+    assert sorted(os.listdir("affine_c")) == ["affine.c", "affine.h", "affine_weights.c"]
+    assert "static RAM" in result.stdout and "weights 32 bytes" in result.stdout
+    facts = json.loads(
+        call("compile", "affine.onnx", "--emit", "c", "-o", "other", "--c-weights", "binary", "--json").stdout
+    )
+    assert sorted(os.listdir("other")) == sorted(facts["files"])
+    assert facts["weight_bytes"] == 32 and "x [1, 3]" in facts["notes"][0]
+    for wrong in (["--device", "CPU"], ["--sign", "key"], ["--no-golden"], ["-o", "affine.onnx"]):
+        assert_refused(call("compile", "affine.onnx", "--emit", "c", *wrong))
+    assert_refused(call("compile", "affine.onnx", "--c-arena", "caller"), "--c-arena", "bundle")
 
 
 def test_a_bundle_is_no_model_to_compile(bundle):

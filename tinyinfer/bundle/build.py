@@ -55,6 +55,15 @@ class BuildOptions:
     threads: int = 0
     compile_options: CompileOptions = CompileOptions()
 
+    def check_memory(self, what: str, plan: Plan) -> None:
+        """Fail where a run of `plan` takes more than `max_bytes`."""
+        total = plan.peak_bytes + sum(map(_bytes, (*plan.inputs, *plan.outputs)))
+        if self.max_bytes is not None and total > self.max_bytes:
+            raise Fail(
+                f"{what} takes {total} bytes in a run (weights, arena, inputs and outputs), over the limit of"
+                f" {self.max_bytes}"
+            )
+
     def described(self) -> dict[str, Any]:
         """What of it decides the bundle's content, for the manifest."""
         return {
@@ -162,7 +171,7 @@ def _build_target(
     tell(f"{target.name}: planning")
     with source.model.limits.spending():
         plan = CpuDevice().plan(source.graph, options.compile_options, target)
-        _check_memory(target, plan, options.max_bytes)
+        options.check_memory(f"target {target.name}", plan)
         image = compile_image(
             plan,
             target,
@@ -190,15 +199,6 @@ def _build_target(
         choose([needs])[0] is not None,
     )
     return _Built(target, plan, image, write_plan(section), report)
-
-
-def _check_memory(target: CpuTarget, plan: Plan, most: int | None) -> None:
-    total = plan.peak_bytes + sum(map(_bytes, (*plan.inputs, *plan.outputs)))
-    if most is not None and total > most:
-        raise Fail(
-            f"target {target.name} takes {total} bytes in a run (weights, arena, inputs and outputs), over"
-            f" the limit of {most}"
-        )
 
 
 def _bytes(spec: TensorSpec) -> int:

@@ -96,7 +96,7 @@ def _code_extents(section: PlanSection, size: int) -> dict[str, int]:
     """The bytes from each kernel's start to the next one's, by its key."""
     starts = sorted({*section.offsets.values(), size})
     following = dict(zip(starts, starts[1:]))
-    return {key: following.get(offset, 0) for key, offset in section.offsets.items()}
+    return {key: following.get(offset, offset) - offset for key, offset in section.offsets.items()}
 
 
 def _origins(container: Container, group: int) -> Origins:

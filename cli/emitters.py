@@ -1,0 +1,148 @@
+"""What `tinyinfer compile --emit` writes: a function for each kind of output."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.errors import BadInput
+from cli.report import bytes_text, print_json
+
+if TYPE_CHECKING:
+    from tinyinfer.bundle.build import BuildOptions, BuildReport
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of `tinyinfer compile`. `given` names the flags that only some emitters take and that were
+    given; `tell` shows what is being done."""
+
+    model: str
+    output: str | None
+    devices: tuple[str, ...]
+    options: BuildOptions
+    c_weights: str
+    c_arena: str
+    given: frozenset[str]
+    tell: Callable[[str], None]
+    as_json: bool
+
+    @property
+    def stem(self) -> str:
+        """The model's file name without its ending."""
+        return Path(self.model).stem
+
+    def refuse(self, emit: str, *flags: str) -> None:
+        """BadInput for a flag that was given and means nothing to this emitter."""
+        for flag in flags:
+            if flag in self.given:
+                raise BadInput(f"{flag} has no meaning for --emit {emit}")
+
+    def print(self, facts: Mapping[str, Any], lines: list[str]) -> None:
+        """The facts as JSON, or the lines."""
+        if self.as_json:
+            print_json({"model": os.path.basename(self.model), **facts})
+        else:
+            click.echo("\n".join(lines))
+
+
+def emit_bundle(request: Request) -> None:
+    """A bundle for the devices."""
+    from tinyinfer.bundle.build import build_bundle
+    from tinyinfer.bundle.targets import find_targets
+
+    request.refuse("bundle", "--c-weights", "--c-arena")
+    place = Path(request.output if request.output is not None else f"{request.stem}.tinf")
+    if place.is_dir():
+        raise BadInput(f"{place}: is a directory")
+    _check_parent(place)
+    try:
+        targets = find_targets(request.devices or ("CPU",))
+    except ValueError as error:
+        raise BadInput(f"--device: {error}") from None
+    report = build_bundle(request.model, targets, place, request.options, request.tell)
+    request.tell("")
+    request.print({"file": str(place), **report.as_dict()}, _bundle_lines(request, place, report))
+
+
+def _bundle_lines(request: Request, place: Path, report: BuildReport) -> list[str]:
+    lines = [f"{place}: {os.path.basename(request.model)}, {bytes_text(report.size)}"]
+    lines += [f"  {note}" for note in report.notes]
+    lines.append("  " + ", ".join(f"{kind} {bytes_text(size)}" for kind, size in report.sections.items()))
+    lines += [
+        f"  {target.name}: {bytes_text(target.peak_bytes)} at peak, {target.launches} launches,"
+        f" {bytes_text(target.code_bytes)} of code"
+        for target in report.targets
+    ]
+    lines += [
+        f"  golden {error.name}: differs by {error.seen:.3g} at most, {error.allowed:.3g} allowed"
+        + (" (more than its type would be: rounding decides between steps)" if error.widened else "")
+        for error in report.errors
+    ]
+    return lines
+
+
+def emit_c(request: Request) -> None:
+    """A folder with C11 sources."""
+    from tinyinfer.bundle.source import read_source
+    from tinyinfer.emit.c_size import default_compiler, measure, report
+    from tinyinfer.emit.c_source import COptions, plan_for_c
+    from tinyinfer.emit.c_source import emit_c as sources
+    from tinyinfer.frontend.onnx import load_model
+
+    request.refuse("c", "--device", "--input", "--no-golden", "--sign", "--stored-weights", "--threads")
+    place = Path(request.output if request.output is not None else f"{request.stem}_c")
+    if place.exists() and not place.is_dir():
+        raise BadInput(f"{place}: is no directory")
+    _check_parent(place)
+    request.tell("reading the model")
+    options = request.options
+    source = read_source(load_model(request.model), options.shapes, options.values)
+    request.tell("compiling to C")
+    with source.model.limits.spending():
+        plan = plan_for_c(source.graph, options.compile_options)
+    options.check_memory("C code", plan)
+    notes = [note for note in (source.describe_assumed(),) if note]
+    notes += [f"input {name!r} must hold {value.tolist()}" for name, value in source.values.items()]
+    about = "; ".join([os.path.basename(request.model), *notes])
+    written = sources(plan, request.stem, COptions(request.c_weights, request.c_arena), about)
+    compiler = default_compiler()
+    sizes = measure(written, compiler) if compiler is not None else None
+    _write_folder(place, written.files)
+    request.tell("")
+    facts = {
+        "folder": str(place),
+        "files": {name: len(content) for name, content in written.files.items()},
+        "ram_bytes": written.ram_bytes,
+        "arena_bytes": written.arena_bytes,
+        "weight_bytes": written.weight_bytes,
+        "compiled": None if sizes is None else vars(sizes),
+        "notes": notes,
+    }
+    request.print(facts, [f"{place}: {', '.join(written.files)}", *notes, *report(written, sizes)])
+
+
+EMITTERS: dict[str, Callable[[Request], None]] = {"bundle": emit_bundle, "c": emit_c}
+"""By the name that `--emit` takes; the first one is the default."""
+
+
+def _check_parent(place: Path) -> None:
+    if not place.resolve().parent.is_dir():
+        raise BadInput(f"{place}: no such directory")
+
+
+def _write_folder(place: Path, files: Mapping[str, str | bytes]) -> None:
+    """The files in `place`, which is made if need be; each appears whole, and none where one fails."""
+    with tempfile.TemporaryDirectory(dir=place.resolve().parent, prefix=f".{place.name}.") as name:
+        folder = Path(name)
+        for file, content in files.items():
+            (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+        place.mkdir(exist_ok=True)
+        for file in files:
+            os.replace(folder / file, place / file)
