@@ -8,6 +8,7 @@ import hashlib
 import json
 import struct
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,19 +103,19 @@ def plan(architecture: str, offsets: dict[str, int], features: int = 0) -> bytes
     counted = refs((4, 0, 0, 0, 0), (2, 1, 0, 0, 0))
     stepped = refs((4, 0, 0, 0, 0), (4, 1, 0, 0, 0), (3, 0, 0, 0, 0), (3, 1, 0, 0, 0))
     scaled = refs(arena(0), (3, 0, 0, 0, 0), (2, 0, 0, 0, 0))
-    launch = "<IIIIQIIIIQ"
+    launch = "<IIIIQIIIIQQQ"
     launches = [
-        struct.pack(launch, 2, counted, 2, 0, 2, 0, 0, *string("count"), 0),
-        struct.pack(launch, 1, stepped, 4, 1, 1, 0, 0, *string("step"), 0),
-        struct.pack(launch, 0, 0, 0, 1, 1, 2, 0, *string("inner loop"), 0),
-        struct.pack(launch, 0, scaled, 3, 0, ROWS, 0, 0, *string("scale"), 0),
-        struct.pack(launch, 0, 0, 0, 1, 1, 1, 0, *string("outer loop"), 0),
+        struct.pack(launch, 2, counted, 2, 0, 2, 0, 0, *string("count"), 0, 0, 0),
+        struct.pack(launch, 1, stepped, 4, 1, 1, 0, 0, *string("step"), 0, 0, 0),
+        struct.pack(launch, 0, 0, 0, 1, 1, 2, 0, *string("inner loop"), 0, 0, 0),
+        struct.pack(launch, 0, scaled, 3, 0, ROWS, 0, 0, *string("scale"), 0, 0, 0),
+        struct.pack(launch, 0, 0, 0, 1, 1, 1, 0, *string("outer loop"), 0, 0, 0),
     ]
 
     def loop(first, launches, steps, arena, inputs, outputs, iteration, before, after, done):
         lists = [(refs(*items), len(items)) for items in (inputs, outputs)]
         at = refs(iteration)
-        lists2 = [(refs(*items), len(items)) for items in (before, after)]
+        lists2 = [(refs(*items), len(items) // 2) for items in (before, after)]
         ends = [refs(item) for item in (nowhere, nowhere, nowhere, done)]
         numbers = [refs(arena), *lists[0], *lists[1], at, 0, 0, *lists2[0], *lists2[1], *ends]
         return struct.pack("<IIQ16I16x", first, launches, steps, *numbers)
@@ -145,7 +146,7 @@ def plan(architecture: str, offsets: dict[str, int], features: int = 0) -> bytes
     kernels = [struct.pack("<QII", offsets[name], *string(name)) for name in KERNELS]
     packed = [struct.pack("<IIQqq", *r) for r in references]
     runs = struct.pack("<QQQ", 8, 2, 2)
-    sizes = (1, 8, 48, 56, 24, 16, 48, 32, 96)
+    sizes = (1, 8, 48, 56, 24, 16, 64, 32, 96)
     lists = (kernels, launches, packed, loops)
     tables = [text, dims, b"".join(values), b"".join(tensors), runs, *(b"".join(items) for items in lists)]
     number, pointer = ARCHITECTURES[architecture]
@@ -217,3 +218,13 @@ def small_sections(targets: Sequence[tuple[str, str, bytes, bytes]], code_flags:
         made.append(Section("CODE", code, group, name, code_flags))
     made += [Section("WIDX", index), Section("WGHT", data), Section("GOLD", golden())]
     return [*made, Section("PROV", b"{}", flags=0)]
+
+
+def bundle_for_fuzzers() -> bytes:
+    """For x86-64, with code that is held elsewhere: 256 bytes of instructions that return."""
+    text = plan("x86_64", {"scale": 0, "step": 16, "count": 32})
+    return bundle(small_sections([("x86_64-test", "x86_64", text, b"\xc3" * 256)], code_flags=1 | ELSEWHERE))
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_bytes(bundle_for_fuzzers())

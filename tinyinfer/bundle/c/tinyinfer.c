@@ -1,9 +1,9 @@
 /* The tinyinfer runtime: reads a bundle, checks all of it, and runs it. The interface is in tinyinfer.h, the format in
- * docs/bundle.md. Parts, in order: bytes and errors, SHA-2, Ed25519, element types, the machine, memory, the container, the
- * plan, tensors, running, golden vectors.
+ * docs/bundle.md. In order: bytes and errors, SHA-2, Ed25519, element types, the machine, memory, the container, the
+ * plan, tensors, running, opening, golden vectors.
  *
- * Numbers of the file are read by u32_at and u64_at only, and added or multiplied by the checked functions below,
- * or after a comparison that makes an overflow impossible. */
+ * Numbers of the file are read by the _at functions only. They are added and multiplied by the checked functions below,
+ * or after a comparison that rules out an overflow. */
 #define _GNU_SOURCE
 #define _DARWIN_C_SOURCE
 #define _FILE_OFFSET_BITS 64
@@ -36,48 +36,32 @@
 #include <arm_neon.h>
 #endif
 
-#if defined(__GNUC__)
-#define PRINTF(text, first) __attribute__((__format__(__printf__, text, first)))
-#else
-#define PRINTF(text, first)
-#endif
-
 enum {
-  HEADER = 64, ENTRY = 96, MAX_SECTIONS = 1024, PLAN_HEADER = 64, TABLES = 9,
-  MAX_THREADS = 256, MAX_LOOP_DEPTH = 32, LINE = 64, PAGE_OF_TENSORS = 5 * LINE
+  HEADER = 64, ENTRY = 96, MAX_SECTIONS = 1024, PLAN_HEADER = 64, TABLES = 9, MAX_LOOP_DEPTH = 16,
+  MAX_THREADS = 256, MAX_CHUNKS = 1 << 30, MAX_SLOTS = 1 << 24, LINE = 64, SKEW = 5 * LINE
 };
 
 typedef unsigned char byte;
 
 /* ---- Bytes and errors ---- */
 
-static uint16_t u16_at(const byte *p) { return (uint16_t)(p[0] | p[1] << 8); }
-static uint32_t u32_at(const byte *p) { return (uint32_t)u16_at(p) | (uint32_t)u16_at(p + 2) << 16; }
-static uint64_t u64_at(const byte *p) { return (uint64_t)u32_at(p) | (uint64_t)u32_at(p + 4) << 32; }
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "bundles are little-endian, and so are the machines that they are for"
+#endif
+#define READER(name, type) \
+  static type name(const byte *p) { type value; memcpy(&value, p, sizeof value); return value; }
+READER(u16_at, uint16_t)
+READER(u32_at, uint32_t)
+READER(u64_at, uint64_t)
+READER(i64_at, int64_t)
+READER(f32_at, float)
+READER(f64_at, double)
 
-static int64_t i64_at(const byte *p) {
-  uint64_t bits = u64_at(p);
-  int64_t value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-static double f64_at(const byte *p) {
-  uint64_t bits = u64_at(p);
-  double value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-static bool add_u64(uint64_t a, uint64_t b, uint64_t *sum) {
-  *sum = a + b;
-  return *sum >= a;
-}
+static bool add_u64(uint64_t a, uint64_t b, uint64_t *sum) { return (*sum = a + b) >= a; }
 
 static bool mul_u64(uint64_t a, uint64_t b, uint64_t *product) {
-  if (a != 0 && b > UINT64_MAX / a) return false;
   *product = a * b;
-  return true;
+  return a == 0 || b <= UINT64_MAX / a;
 }
 
 static bool add_i64(int64_t a, int64_t b, int64_t *sum) {
@@ -86,7 +70,7 @@ static bool add_i64(int64_t a, int64_t b, int64_t *sum) {
   return true;
 }
 
-/* a >= 0 */
+/* Of a >= 0. */
 static bool mul_i64(int64_t a, int64_t b, int64_t *product) {
   if (a != 0 && (b > INT64_MAX / a || b < INT64_MIN / a)) return false;
   *product = a * b;
@@ -96,28 +80,36 @@ static bool mul_i64(int64_t a, int64_t b, int64_t *product) {
 /* Whether `bytes` from `offset` on are inside of `size`. */
 static bool inside(uint64_t offset, uint64_t bytes, uint64_t size) { return offset <= size && bytes <= size - offset; }
 
-static bool all_zero(const byte *p, size_t size) {
-  if (size == 0) return true;
-  return p[0] == 0 && memcmp(p, p + 1, size - 1) == 0;
-}
+static bool all_zero(const byte *p, size_t size) { return size == 0 || (p[0] == 0 && memcmp(p, p + 1, size - 1) == 0); }
 
-/* Where messages go: the name of the bundle comes first in each. */
+/* Where messages go; the name of the bundle begins them. */
 typedef struct {
   const char *name;
   ti_error *error;
 } voice;
 
-PRINTF(3, 4) static bool fail(const voice *v, ti_code code, const char *format, ...) {
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+static bool fail(const voice *v, ti_code code, const char *format, ...) {
   va_list list;
   if (v->error == NULL) return false;
+  int named = snprintf(v->error->text, sizeof v->error->text, "%.200s: ", v->name);
+  size_t start = named > 0 ? (size_t)named : 0;
   v->error->code = code;
-  int used = snprintf(v->error->text, sizeof v->error->text, "%s: ", v->name);
-  size_t start = used < 0 ? 0 : (size_t)used < sizeof v->error->text ? (size_t)used : sizeof v->error->text - 1;
   va_start(list, format);
   (void)vsnprintf(v->error->text + start, sizeof v->error->text - start, format, list);
   va_end(list);
   return false;
 }
+
+/* Leaves a function with an error where `wrong` holds. */
+#define REFUSE(wrong, code, ...)                       \
+  do {                                                 \
+    if (wrong) return fail(v, code, __VA_ARGS__);      \
+  } while (0)
+#define MALFORMED(wrong, ...) REFUSE(wrong, TI_ERROR_FORMAT, __VA_ARGS__)
+#define NO_MEMORY(wrong, what) REFUSE(wrong, TI_ERROR_MEMORY, "no memory for %s", what)
 
 const char *ti_error_text(const ti_error *error) { return error == NULL || error->code == TI_OK ? "" : error->text; }
 
@@ -125,61 +117,53 @@ const char *ti_error_text(const ti_error *error) { return error == NULL || error
 
 /* SHA-512's constants; their upper halves are SHA-256's. */
 static const uint64_t sha_k[80] = {
-    0x428A2F98D728AE22, 0x7137449123EF65CD, 0xB5C0FBCFEC4D3B2F, 0xE9B5DBA58189DBBC,
-    0x3956C25BF348B538, 0x59F111F1B605D019, 0x923F82A4AF194F9B, 0xAB1C5ED5DA6D8118,
-    0xD807AA98A3030242, 0x12835B0145706FBE, 0x243185BE4EE4B28C, 0x550C7DC3D5FFB4E2,
-    0x72BE5D74F27B896F, 0x80DEB1FE3B1696B1, 0x9BDC06A725C71235, 0xC19BF174CF692694,
-    0xE49B69C19EF14AD2, 0xEFBE4786384F25E3, 0x0FC19DC68B8CD5B5, 0x240CA1CC77AC9C65,
-    0x2DE92C6F592B0275, 0x4A7484AA6EA6E483, 0x5CB0A9DCBD41FBD4, 0x76F988DA831153B5,
-    0x983E5152EE66DFAB, 0xA831C66D2DB43210, 0xB00327C898FB213F, 0xBF597FC7BEEF0EE4,
-    0xC6E00BF33DA88FC2, 0xD5A79147930AA725, 0x06CA6351E003826F, 0x142929670A0E6E70,
-    0x27B70A8546D22FFC, 0x2E1B21385C26C926, 0x4D2C6DFC5AC42AED, 0x53380D139D95B3DF,
-    0x650A73548BAF63DE, 0x766A0ABB3C77B2A8, 0x81C2C92E47EDAEE6, 0x92722C851482353B,
-    0xA2BFE8A14CF10364, 0xA81A664BBC423001, 0xC24B8B70D0F89791, 0xC76C51A30654BE30,
-    0xD192E819D6EF5218, 0xD69906245565A910, 0xF40E35855771202A, 0x106AA07032BBD1B8,
-    0x19A4C116B8D2D0C8, 0x1E376C085141AB53, 0x2748774CDF8EEB99, 0x34B0BCB5E19B48A8,
-    0x391C0CB3C5C95A63, 0x4ED8AA4AE3418ACB, 0x5B9CCA4F7763E373, 0x682E6FF3D6B2B8A3,
-    0x748F82EE5DEFB2FC, 0x78A5636F43172F60, 0x84C87814A1F0AB72, 0x8CC702081A6439EC,
-    0x90BEFFFA23631E28, 0xA4506CEBDE82BDE9, 0xBEF9A3F7B2C67915, 0xC67178F2E372532B,
-    0xCA273ECEEA26619C, 0xD186B8C721C0C207, 0xEADA7DD6CDE0EB1E, 0xF57D4F7FEE6ED178,
-    0x06F067AA72176FBA, 0x0A637DC5A2C898A6, 0x113F9804BEF90DAE, 0x1B710B35131C471B,
-    0x28DB77F523047D84, 0x32CAAB7B40C72493, 0x3C9EBE0A15C9BEBC, 0x431D67C49C100D4C,
-    0x4CC5D4BECB3E42B6, 0x597F299CFC657E2A, 0x5FCB6FAB3AD6FAEC, 0x6C44198C4A475817};
+ 0x428A2F98D728AE22, 0x7137449123EF65CD, 0xB5C0FBCFEC4D3B2F, 0xE9B5DBA58189DBBC, 0x3956C25BF348B538, 0x59F111F1B605D019,
+ 0x923F82A4AF194F9B, 0xAB1C5ED5DA6D8118, 0xD807AA98A3030242, 0x12835B0145706FBE, 0x243185BE4EE4B28C, 0x550C7DC3D5FFB4E2,
+ 0x72BE5D74F27B896F, 0x80DEB1FE3B1696B1, 0x9BDC06A725C71235, 0xC19BF174CF692694, 0xE49B69C19EF14AD2, 0xEFBE4786384F25E3,
+ 0x0FC19DC68B8CD5B5, 0x240CA1CC77AC9C65, 0x2DE92C6F592B0275, 0x4A7484AA6EA6E483, 0x5CB0A9DCBD41FBD4, 0x76F988DA831153B5,
+ 0x983E5152EE66DFAB, 0xA831C66D2DB43210, 0xB00327C898FB213F, 0xBF597FC7BEEF0EE4, 0xC6E00BF33DA88FC2, 0xD5A79147930AA725,
+ 0x06CA6351E003826F, 0x142929670A0E6E70, 0x27B70A8546D22FFC, 0x2E1B21385C26C926, 0x4D2C6DFC5AC42AED, 0x53380D139D95B3DF,
+ 0x650A73548BAF63DE, 0x766A0ABB3C77B2A8, 0x81C2C92E47EDAEE6, 0x92722C851482353B, 0xA2BFE8A14CF10364, 0xA81A664BBC423001,
+ 0xC24B8B70D0F89791, 0xC76C51A30654BE30, 0xD192E819D6EF5218, 0xD69906245565A910, 0xF40E35855771202A, 0x106AA07032BBD1B8,
+ 0x19A4C116B8D2D0C8, 0x1E376C085141AB53, 0x2748774CDF8EEB99, 0x34B0BCB5E19B48A8, 0x391C0CB3C5C95A63, 0x4ED8AA4AE3418ACB,
+ 0x5B9CCA4F7763E373, 0x682E6FF3D6B2B8A3, 0x748F82EE5DEFB2FC, 0x78A5636F43172F60, 0x84C87814A1F0AB72, 0x8CC702081A6439EC,
+ 0x90BEFFFA23631E28, 0xA4506CEBDE82BDE9, 0xBEF9A3F7B2C67915, 0xC67178F2E372532B, 0xCA273ECEEA26619C, 0xD186B8C721C0C207,
+ 0xEADA7DD6CDE0EB1E, 0xF57D4F7FEE6ED178, 0x06F067AA72176FBA, 0x0A637DC5A2C898A6, 0x113F9804BEF90DAE, 0x1B710B35131C471B,
+ 0x28DB77F523047D84, 0x32CAAB7B40C72493, 0x3C9EBE0A15C9BEBC, 0x431D67C49C100D4C, 0x4CC5D4BECB3E42B6, 0x597F299CFC657E2A,
+ 0x5FCB6FAB3AD6FAEC, 0x6C44198C4A475817};
 static const uint64_t sha_start[8] = {0x6A09E667F3BCC908, 0xBB67AE8584CAA73B, 0x3C6EF372FE94F82B, 0xA54FF53A5F1D36F1,
                                       0x510E527FADE682D1, 0x9B05688C2B3E6C1F, 0x1F83D9ABFB41BD6B, 0x5BE0CD19137E2179};
 
-typedef struct {
-  uint32_t state[8];
-  byte block[64];
-  uint64_t size;
-} sha256;
-
-static uint32_t rotate32(uint32_t x, unsigned by) { return x >> by | x << (32 - by); }
-static uint64_t rotate64(uint64_t x, unsigned by) { return x >> by | x << (64 - by); }
-
-static void sha256_portable(uint32_t state[8], const byte *p, size_t blocks, const uint32_t k[64]) {
-  for (; blocks > 0; blocks--, p += 64) {
-    uint32_t w[64], s[8];
-    for (unsigned i = 0; i < 16; i++) {
-      w[i] = (uint32_t)p[4 * i] << 24 | (uint32_t)p[4 * i + 1] << 16 | (uint32_t)p[4 * i + 2] << 8 | p[4 * i + 3];
-    }
-    for (unsigned i = 16; i < 64; i++) {
-      uint32_t a = w[i - 15], b = w[i - 2];
-      w[i] = w[i - 16] + (rotate32(a, 7) ^ rotate32(a, 18) ^ a >> 3) + w[i - 7] +
-             (rotate32(b, 17) ^ rotate32(b, 19) ^ b >> 10);
-    }
-    memcpy(s, state, sizeof s);
-    for (unsigned i = 0; i < 64; i++) {
-      uint32_t e = s[4], a = s[0];
-      uint32_t t = s[7] + (rotate32(e, 6) ^ rotate32(e, 11) ^ rotate32(e, 25)) + ((e & s[5]) ^ (~e & s[6])) + k[i] + w[i];
-      uint32_t u = (rotate32(a, 2) ^ rotate32(a, 13) ^ rotate32(a, 22)) + ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
-      memmove(s + 1, s, 7 * sizeof *s);
-      s[4] += t;
-      s[0] = t + u;
-    }
-    for (unsigned i = 0; i < 8; i++) state[i] += s[i];
+/* Blocks into a state, for words of one width: `sizes` are the rotations and shifts of the standard's six functions. */
+#define SHA_BLOCKS(name, word, bits, rounds, constant, s00, s01, s02, s10, s11, s12, b00, b01, b02, b10, b11, b12)     \
+  static word name##_rotate(word x, unsigned by) { return x >> by | x << (bits - by); }                               \
+  static void name(word state[8], const byte *p, size_t blocks) {                                                     \
+    for (; blocks > 0; blocks--) {                                                                                    \
+      word w[rounds], s[8];                                                                                           \
+      for (unsigned i = 0; i < 16; i++) {                                                                             \
+        w[i] = 0;                                                                                                     \
+        for (unsigned j = 0; j < bits / 8; j++) w[i] = w[i] << 8 | *p++;                                              \
+      }                                                                                                               \
+      for (unsigned i = 16; i < rounds; i++) {                                                                        \
+        word a = w[i - 15], b = w[i - 2];                                                                             \
+        w[i] = w[i - 16] + (name##_rotate(a, s00) ^ name##_rotate(a, s01) ^ a >> s02) + w[i - 7] +                    \
+               (name##_rotate(b, s10) ^ name##_rotate(b, s11) ^ b >> s12);                                            \
+      }                                                                                                               \
+      memcpy(s, state, sizeof s);                                                                                     \
+      for (unsigned i = 0; i < rounds; i++) {                                                                         \
+        word a = s[0], e = s[4], t = s[7] + ((e & s[5]) ^ (~e & s[6])) + (word)(constant) + w[i];                     \
+        t += name##_rotate(e, b10) ^ name##_rotate(e, b11) ^ name##_rotate(e, b12);                                   \
+        word u = (name##_rotate(a, b00) ^ name##_rotate(a, b01) ^ name##_rotate(a, b02));                             \
+        u += (a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]);                                                                 \
+        memmove(s + 1, s, 7 * sizeof *s);                                                                             \
+        s[4] += t;                                                                                                    \
+        s[0] = t + u;                                                                                                 \
+      }                                                                                                               \
+      for (unsigned i = 0; i < 8; i++) state[i] += s[i];                                                              \
+    }                                                                                                                 \
   }
-}
+SHA_BLOCKS(sha256_portable, uint32_t, 32, 64, sha_k[i] >> 32, 7, 18, 3, 17, 19, 10, 2, 13, 22, 6, 11, 25)
+SHA_BLOCKS(sha512_portable, uint64_t, 64, 80, sha_k[i], 1, 8, 7, 19, 61, 6, 28, 34, 39, 14, 18, 41)
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define SHA256_INSTRUCTIONS
@@ -189,20 +173,18 @@ static bool has_sha256_instructions(void) {
   return (b >> 29 & 1) != 0 && (leaf1 >> 19 & 1) != 0 && (leaf1 >> 9 & 1) != 0;
 }
 
-/* Four rounds, and the message words that are needed sixteen rounds later in place of `w0`. */
-#define ROUNDS(w0, w1, w2, w3, at, more)                                                                           \
-  do {                                                                                                             \
-    __m128i sum = _mm_add_epi32(w0, _mm_loadu_si128((const void *)(k + (at))));                                    \
-    cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);                                                                 \
-    abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0E));                                        \
-    if (more) {                                                                                                    \
-      __m128i next = _mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8(w3, w2, 4));                      \
-      w0 = _mm_sha256msg2_epu32(next, w3);                                                                         \
-    }                                                                                                              \
+/* Four rounds; `w0` becomes the words that are needed sixteen rounds later. */
+#define ROUNDS(w0, w1, w2, w3, at)                                                                     \
+  do {                                                                                                 \
+    __m128i sum = _mm_add_epi32(w0, _mm_loadu_si128((const void *)(k + (at))));                        \
+    cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);                                                     \
+    abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0E));                            \
+    __m128i next = _mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8(w3, w2, 4));            \
+    w0 = _mm_sha256msg2_epu32(next, w3);                                                               \
   } while (0)
 
-__attribute__((target("sha,sse4.1,ssse3"))) static void sha256_instructions(uint32_t state[8], const byte *p,
-                                                                              size_t blocks, const uint32_t k[64]) {
+__attribute__((target("sha,sse4.1,ssse3")))
+static void sha256_instructions(uint32_t state[8], const byte *p, size_t blocks, const uint32_t k[64]) {
   const __m128i swap = _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
   __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const void *)state), 0xB1);
   __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const void *)(state + 4)), 0x1B);
@@ -211,10 +193,10 @@ __attribute__((target("sha,sse4.1,ssse3"))) static void sha256_instructions(uint
     __m128i w[4], abef_before = abef, cdgh_before = cdgh;
     for (int i = 0; i < 4; i++) w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const void *)(p + 16 * i)), swap);
     for (int i = 0; i < 64; i += 16) {
-      ROUNDS(w[0], w[1], w[2], w[3], i, i < 48);
-      ROUNDS(w[1], w[2], w[3], w[0], i + 4, i < 48);
-      ROUNDS(w[2], w[3], w[0], w[1], i + 8, i < 48);
-      ROUNDS(w[3], w[0], w[1], w[2], i + 12, i < 48);
+      ROUNDS(w[0], w[1], w[2], w[3], i);
+      ROUNDS(w[1], w[2], w[3], w[0], i + 4);
+      ROUNDS(w[2], w[3], w[0], w[1], i + 8);
+      ROUNDS(w[3], w[0], w[1], w[2], i + 12);
     }
     abef = _mm_add_epi32(abef, abef_before);
     cdgh = _mm_add_epi32(cdgh, cdgh_before);
@@ -224,15 +206,14 @@ __attribute__((target("sha,sse4.1,ssse3"))) static void sha256_instructions(uint
   _mm_storeu_si128((void *)state, _mm_blend_epi16(low, high, 0xF0));
   _mm_storeu_si128((void *)(state + 4), _mm_alignr_epi8(high, low, 8));
 }
-#undef ROUNDS
-#elif defined(__aarch64__) && (defined(__ARM_FEATURE_SHA2) || defined(__ARM_FEATURE_CRYPTO) || \
-                               (defined(__GNUC__) && !defined(__clang__)) || __clang_major__ >= 16)
+#elif defined(__aarch64__) && \
+    (defined(__ARM_FEATURE_SHA2) || (defined(__GNUC__) && !defined(__clang__)) || __clang_major__ >= 16)
 #define SHA256_INSTRUCTIONS
 static bool has_sha256_instructions(void) {
 #if defined(__linux__)
   return (getauxval(AT_HWCAP) >> 6 & 1) != 0;
 #else
-  return true; /* every Apple processor with 64 bits */
+  return true; /* every 64-bit processor of Apple's */
 #endif
 }
 
@@ -250,10 +231,8 @@ static void sha256_instructions(uint32_t state[8], const byte *p, size_t blocks,
       uint32x4_t sum = vaddq_u32(w[i & 3], vld1q_u32(k + 4 * i)), old = abcd;
       abcd = vsha256hq_u32(abcd, efgh, sum);
       efgh = vsha256h2q_u32(efgh, old, sum);
-      if (i < 12) {
-        uint32x4_t next = vsha256su0q_u32(w[i & 3], w[(i + 1) & 3]);
-        w[i & 3] = vsha256su1q_u32(next, w[(i + 2) & 3], w[(i + 3) & 3]);
-      }
+      uint32x4_t next = vsha256su0q_u32(w[i & 3], w[(i + 1) & 3]);
+      w[i & 3] = vsha256su1q_u32(next, w[(i + 2) & 3], w[(i + 3) & 3]);
     }
     abcd = vaddq_u32(abcd, abcd_before);
     efgh = vaddq_u32(efgh, efgh_before);
@@ -264,79 +243,47 @@ static void sha256_instructions(uint32_t state[8], const byte *p, size_t blocks,
 #endif
 
 static void sha256_blocks(uint32_t state[8], const byte *p, size_t blocks) {
-  uint32_t k[64];
-  for (unsigned i = 0; i < 64; i++) k[i] = (uint32_t)(sha_k[i] >> 32);
 #if defined(SHA256_INSTRUCTIONS)
   if (has_sha256_instructions()) {
+    uint32_t k[64];
+    for (unsigned i = 0; i < 64; i++) k[i] = (uint32_t)(sha_k[i] >> 32);
     sha256_instructions(state, p, blocks, k);
     return;
   }
 #endif
-  sha256_portable(state, p, blocks, k);
+  sha256_portable(state, p, blocks);
 }
 
-static void sha256_begin(sha256 *h) {
-  for (unsigned i = 0; i < 8; i++) h->state[i] = (uint32_t)(sha_start[i] >> 32);
-  h->size = 0;
-}
-
-static void sha256_add(sha256 *h, const byte *p, size_t size) {
-  size_t held = (size_t)(h->size % 64);
-  h->size += size;
-  if (held != 0) {
+/* SHA-256 of `held` bytes, fewer than 64, and then `size` bytes. */
+static void sha256(const byte *prefix, size_t held, const byte *p, size_t size, byte digest[32]) {
+  uint32_t state[8];
+  uint64_t bits = ((uint64_t)held + size) * 8;
+  byte block[128];
+  for (unsigned i = 0; i < 8; i++) state[i] = (uint32_t)(sha_start[i] >> 32);
+  if (held > 0) {
     size_t part = size < 64 - held ? size : 64 - held;
-    memcpy(h->block + held, p, part);
-    if (held + part < 64) return;
-    sha256_blocks(h->state, h->block, 1);
-    p += part;
-    size -= part;
+    memcpy(block, prefix, held);
+    memcpy(block + held, p, part);
+    p += part, size -= part, held += part;
+    if (held == 64) sha256_blocks(state, block, 1), held = 0;
   }
-  sha256_blocks(h->state, p, size / 64);
-  memcpy(h->block, p + size / 64 * 64, size % 64);
-}
-
-static void sha256_end(sha256 *h, byte digest[32]) {
-  byte tail[72] = {0x80};
-  uint64_t bits = h->size * 8;
-  size_t zeros = (size_t)((119 - h->size % 64) % 64) + 1;
-  for (unsigned i = 0; i < 8; i++) tail[zeros + i] = (byte)(bits >> (56 - 8 * i));
-  sha256_add(h, tail, zeros + 8);
-  for (unsigned i = 0; i < 32; i++) digest[i] = (byte)(h->state[i / 4] >> (24 - 8 * (i % 4)));
+  sha256_blocks(state, p, size / 64);
+  if (held == 0 && size % 64 != 0) memcpy(block, p + size / 64 * 64, held = size % 64);
+  size_t end = held < 56 ? 64 : 128;
+  memset(block + held, 0, end - held);
+  block[held] = 0x80;
+  for (unsigned i = 1; i <= 8; i++, bits >>= 8) block[end - i] = (byte)bits;
+  sha256_blocks(state, block, end / 64);
+  for (unsigned i = 0; i < 32; i++) digest[i] = (byte)(state[i / 4] >> (24 - 8 * (i % 4)));
 }
 
 static bool sha256_is(const byte *p, size_t size, const byte digest[32]) {
-  sha256 h;
   byte found[32];
-  sha256_begin(&h);
-  sha256_add(&h, p, size);
-  sha256_end(&h, found);
+  sha256(NULL, 0, p, size, found);
   return memcmp(found, digest, 32) == 0;
 }
 
-static void sha512_block(uint64_t state[8], const byte p[128]) {
-  uint64_t w[80], s[8];
-  for (unsigned i = 0; i < 16; i++) {
-    w[i] = 0;
-    for (unsigned j = 0; j < 8; j++) w[i] = w[i] << 8 | p[8 * i + j];
-  }
-  for (unsigned i = 16; i < 80; i++) {
-    uint64_t a = w[i - 15], b = w[i - 2];
-    w[i] = w[i - 16] + (rotate64(a, 1) ^ rotate64(a, 8) ^ a >> 7) + w[i - 7] +
-           (rotate64(b, 19) ^ rotate64(b, 61) ^ b >> 6);
-  }
-  memcpy(s, state, sizeof s);
-  for (unsigned i = 0; i < 80; i++) {
-    uint64_t e = s[4], a = s[0];
-    uint64_t t = s[7] + (rotate64(e, 14) ^ rotate64(e, 18) ^ rotate64(e, 41)) + ((e & s[5]) ^ (~e & s[6])) + sha_k[i] + w[i];
-    uint64_t u = (rotate64(a, 28) ^ rotate64(a, 34) ^ rotate64(a, 39)) + ((a & s[1]) ^ (a & s[2]) ^ (s[1] & s[2]));
-    memmove(s + 1, s, 7 * sizeof *s);
-    s[4] += t;
-    s[0] = t + u;
-  }
-  for (unsigned i = 0; i < 8; i++) state[i] += s[i];
-}
-
-/* SHA-512 of up to 96 bytes: what a signature of a digest needs. */
+/* SHA-512 of up to 111 bytes: one block, which is what a signature of a digest needs. */
 static void sha512_short(const byte *p, size_t size, byte digest[64]) {
   byte block[128] = {0};
   uint64_t state[8];
@@ -345,119 +292,91 @@ static void sha512_short(const byte *p, size_t size, byte digest[64]) {
   block[126] = (byte)(size >> 5);
   block[127] = (byte)(size << 3);
   memcpy(state, sha_start, sizeof state);
-  sha512_block(state, block);
+  sha512_portable(state, block, 1);
   for (unsigned i = 0; i < 64; i++) digest[i] = (byte)(state[i / 8] >> (56 - 8 * (i % 8)));
 }
 
-/* ---- Ed25519 (RFC 8032), verification only: nothing here is secret, so nothing takes constant time ---- */
+/* ---- Ed25519 (RFC 8032), verification only: nothing here is secret, so nothing need take constant time ---- */
 
 /* A number modulo p = 2^255 - 19, any representative below 2^256, lowest word first. */
-typedef struct {
-  uint32_t v[8];
-} field;
+typedef struct { uint32_t v[8]; } field;
 
 /* A point (X/Z, Y/Z) with T = XY/Z. */
-typedef struct {
-  field x, y, z, t;
-} point;
+typedef struct { field x, y, z, t; } point;
 
-static const field field_one = {{1}};
-static const field field_prime = {{0xFFFFFFED, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF,
-                                   0x7FFFFFFF}};
-static const field field_d = {{0x135978A3, 0x75EB4DCA, 0x4141D8AB, 0x00700A4D, 0x7779E898, 0x8CC74079, 0x2B6FFE73,
-                               0x52036CEE}};
-static const field field_root = {{0x4A0EA0B0, 0xC4EE1B27, 0xAD2FE478, 0x2F431806, 0x3DFBD7A7, 0x2B4D0099, 0x4FC1DF0B,
-                                  0x2B832480}}; /* of -1 */
+static const field zero = {{0}}, one = {{1}};
+static const field prime = {{0xFFFFFFED, ~0U, ~0U, ~0U, ~0U, ~0U, ~0U, 0x7FFFFFFF}};
 static const field group_order = {{0x5CF5D3ED, 0x5812631A, 0xA2F79CD6, 0x14DEF9DE, 0, 0, 0, 0x10000000}};
+static const field curve_d = {
+    {0x135978A3, 0x75EB4DCA, 0x4141D8AB, 0x00700A4D, 0x7779E898, 0x8CC74079, 0x2B6FFE73, 0x52036CEE}};
+static const field root_of_minus_one = {
+    {0x4A0EA0B0, 0xC4EE1B27, 0xAD2FE478, 0x2F431806, 0x3DFBD7A7, 0x2B4D0099, 0x4FC1DF0B, 0x2B832480}};
 
-static bool words_below(const field *a, const field *b) {
-  for (int i = 7; i > 0; i--) {
-    if (a->v[i] != b->v[i]) return a->v[i] < b->v[i];
-  }
-  return a->v[0] < b->v[0];
+static bool below(const field *a, const field *b) {
+  int i = 7;
+  while (i > 0 && a->v[i] == b->v[i]) i--;
+  return a->v[i] < b->v[i];
 }
 
-static uint32_t words_subtract(field *a, const field *b) {
+/* a - b in 256 bits; returns the borrow. */
+static bool take_away(field *a, const field *b) {
   uint64_t borrow = 0;
   for (int i = 0; i < 8; i++) {
     uint64_t x = (uint64_t)a->v[i] - b->v[i] - borrow;
     a->v[i] = (uint32_t)x;
     borrow = x >> 63;
   }
-  return (uint32_t)borrow;
+  return borrow != 0;
 }
 
-/* r = low + 2^256 * high, with 2^256 = 38. */
-static field field_fold(const uint32_t low[8], const uint32_t high[8]) {
+/* a + factor * b + 2^256 * carry, where 2^256 = 38. */
+static field fold(const uint32_t a[8], const uint32_t b[8], uint32_t factor) {
   field r;
   uint64_t carry = 0;
-  for (int i = 0; i < 8; i++) {
-    carry += low[i] + (uint64_t)38 * high[i];
-    r.v[i] = (uint32_t)carry;
-    carry >>= 32;
-  }
+  for (int i = 0; i < 8; i++, carry >>= 32) r.v[i] = (uint32_t)(carry += a[i] + (uint64_t)factor * b[i]);
   while (carry != 0) {
     carry *= 38;
-    for (int i = 0; i < 8; i++) {
-      carry += r.v[i];
-      r.v[i] = (uint32_t)carry;
-      carry >>= 32;
-    }
+    for (int i = 0; i < 8; i++, carry >>= 32) r.v[i] = (uint32_t)(carry += r.v[i]);
   }
   return r;
 }
 
-static field field_multiply(field a, field b) {
+static field add(field a, field b) { return fold(a.v, b.v, 1); }
+
+static field subtract(field a, field b) {
+  static const field wrap = {{38}};
+  bool borrow = take_away(&a, &b);
+  while (borrow) borrow = take_away(&a, &wrap);
+  return a;
+}
+
+static field multiply(field a, field b) {
   uint32_t t[16] = {0};
   for (int i = 0; i < 8; i++) {
     uint64_t carry = 0;
-    for (int j = 0; j < 8; j++) {
-      carry += (uint64_t)a.v[i] * b.v[j] + t[i + j];
-      t[i + j] = (uint32_t)carry;
-      carry >>= 32;
-    }
+    for (int j = 0; j < 8; j++, carry >>= 32) t[i + j] = (uint32_t)(carry += (uint64_t)a.v[i] * b.v[j] + t[i + j]);
     t[i + 8] = (uint32_t)carry;
   }
-  return field_fold(t, t + 8);
-}
-
-static field field_add(field a, field b) {
-  uint32_t high[8] = {0};
-  uint64_t carry = 0;
-  for (int i = 0; i < 8; i++) {
-    carry += (uint64_t)a.v[i] + b.v[i];
-    a.v[i] = (uint32_t)carry;
-    carry >>= 32;
-  }
-  high[0] = (uint32_t)carry;
-  return field_fold(a.v, high);
-}
-
-static field field_subtract(field a, field b) {
-  static const field fold = {{38}};
-  uint32_t borrow = words_subtract(&a, &b);
-  while (borrow != 0) borrow = words_subtract(&a, &fold);
-  return a;
+  return fold(t, t + 8, 38);
 }
 
 /* The representative below p. */
-static field field_canonical(field a) {
-  while (!words_below(&a, &field_prime)) (void)words_subtract(&a, &field_prime);
+static field canonical(field a) {
+  while (!below(&a, &prime)) (void)take_away(&a, &prime);
   return a;
 }
 
-static bool field_equal(field a, field b) {
-  a = field_canonical(a);
-  b = field_canonical(b);
-  return memcmp(&a, &b, sizeof a) == 0;
+static bool equal(field a, field b) {
+  a = canonical(subtract(a, b));
+  return memcmp(&a, &zero, sizeof a) == 0;
 }
 
 /* a to the power of 2^n - k, k below 256. */
-static field field_power(field a, int n, unsigned k) {
-  field r = field_one;
+static field power(field a, int n, unsigned k) {
+  field r = one;
   for (int i = n - 1; i >= 0; i--) {
-    r = field_multiply(r, r);
-    if (i >= 8 || ((256 - k) >> i & 1) != 0) r = field_multiply(r, a);
+    r = multiply(r, r);
+    if (i >= 8 || ((256 - k) >> i & 1) != 0) r = multiply(r, a);
   }
   return r;
 }
@@ -468,13 +387,12 @@ static field field_read(const byte *p) {
   return r;
 }
 
+/* Section 5.1.4; also where p = q. */
 static point point_add(const point *p, const point *q) {
-  field a = field_multiply(field_subtract(p->y, p->x), field_subtract(q->y, q->x));
-  field b = field_multiply(field_add(p->y, p->x), field_add(q->y, q->x));
-  field c = field_multiply(field_multiply(p->t, field_d), field_add(q->t, q->t));
-  field d = field_multiply(p->z, field_add(q->z, q->z));
-  field e = field_subtract(b, a), f = field_subtract(d, c), g = field_add(d, c), h = field_add(b, a);
-  return (point){field_multiply(e, f), field_multiply(g, h), field_multiply(f, g), field_multiply(e, h)};
+  field a = multiply(subtract(p->y, p->x), subtract(q->y, q->x)), b = multiply(add(p->y, p->x), add(q->y, q->x));
+  field c = multiply(multiply(p->t, curve_d), add(q->t, q->t)), d = multiply(p->z, add(q->z, q->z));
+  field e = subtract(b, a), f = subtract(d, c), g = add(d, c), h = add(b, a);
+  return (point){multiply(e, f), multiply(g, h), multiply(f, g), multiply(e, h)};
 }
 
 /* Section 5.1.3. False where the bytes are not the encoding of a point. */
@@ -482,158 +400,125 @@ static bool point_read(point *r, const byte encoded[32]) {
   field y = field_read(encoded);
   uint32_t sign = y.v[7] >> 31;
   y.v[7] &= 0x7FFFFFFF;
-  if (!words_below(&y, &field_prime)) return false;
-  field y2 = field_multiply(y, y), u = field_subtract(y2, field_one);
-  field v = field_add(field_multiply(y2, field_d), field_one), v3 = field_multiply(field_multiply(v, v), v);
-  field power = field_power(field_multiply(u, field_multiply(v3, field_multiply(v3, v))), 252, 3);
-  field x = field_multiply(field_multiply(u, v3), power), check = field_multiply(v, field_multiply(x, x));
-  if (!field_equal(check, u)) {
-    if (!field_equal(field_add(check, u), (field){{0}})) return false;
-    x = field_multiply(x, field_root);
+  if (!below(&y, &prime)) return false;
+  field y2 = multiply(y, y), u = subtract(y2, one), v = add(multiply(y2, curve_d), one);
+  field v3 = multiply(multiply(v, v), v), uv3 = multiply(u, v3);
+  field x = multiply(uv3, power(multiply(uv3, multiply(v3, v)), 252, 3)), check = multiply(v, multiply(x, x));
+  if (!equal(check, u)) {
+    if (!equal(add(check, u), zero)) return false;
+    x = multiply(x, root_of_minus_one);
   }
-  x = field_canonical(x);
-  if (field_equal(x, (field){{0}}) && sign != 0) return false;
-  if ((x.v[0] & 1) != sign) x = field_subtract((field){{0}}, x);
-  *r = (point){x, y, field_one, field_multiply(x, y)};
+  x = canonical(x);
+  if (equal(x, zero) && sign != 0) return false;
+  if ((x.v[0] & 1) != sign) x = subtract(zero, x);
+  *r = (point){x, y, one, multiply(x, y)};
   return true;
 }
 
-static void point_write(const point *p, byte encoded[32]) {
-  field inverse = field_power(p->z, 255, 21);
-  field x = field_canonical(field_multiply(p->x, inverse)), y = field_canonical(field_multiply(p->y, inverse));
-  for (int i = 0; i < 32; i++) encoded[i] = (byte)(y.v[i / 4] >> (8 * (i % 4)));
-  encoded[31] = (byte)(encoded[31] | (x.v[0] & 1) << 7);
-}
-
-/* Section 5.1.7: whether S·B - k·A encodes as R, with k the SHA-512 of R, A and the message (32 bytes at most), modulo the
- * order. */
+/* Section 5.1.7: whether S·B - k·A encodes as R, with k the SHA-512 of R, A and the message (of up to 32 bytes) modulo
+ * the group's order. */
 static bool ed25519_valid(const byte key[32], const byte signature[64], const byte *message, size_t size) {
-  static const byte base[32] = {0x58, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
-                                0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
-                                0x66, 0x66};
-  byte text[96], digest[64], encoded[32];
-  field s = field_read(signature + 32), k = {{0}};
-  point sums[4] = {{{{0}}, field_one, field_one, {{0}}}}, r;
-  if (!words_below(&s, &group_order) || !point_read(&sums[1], base) || !point_read(&sums[2], key)) return false;
+  byte base[32] = {0x58}, text[96], digest[64];
+  memset(base + 1, 0x66, 31);
+  field s = field_read(signature + 32), k = zero;
+  point sums[4] = {{zero, one, one, zero}}, r = sums[0]; /* 0, B, -A, B - A */
+  if (!below(&s, &group_order) || !point_read(&sums[1], base) || !point_read(&sums[2], key)) return false;
   memcpy(text, signature, 32);
   memcpy(text + 32, key, 32);
   memcpy(text + 64, message, size);
   sha512_short(text, 64 + size, digest);
   for (int i = 511; i >= 0; i--) {
-    for (int j = 7; j >= 0; j--) k.v[j] = k.v[j] << 1 | (j > 0 ? k.v[j - 1] >> 31 : digest[i / 8] >> (i % 8) & 1U);
-    if (!words_below(&k, &group_order)) (void)words_subtract(&k, &group_order);
+    for (int j = 7; j > 0; j--) k.v[j] = k.v[j] << 1 | k.v[j - 1] >> 31;
+    k.v[0] = k.v[0] << 1 | (digest[i / 8] >> (i % 8) & 1U);
+    if (!below(&k, &group_order)) (void)take_away(&k, &group_order);
   }
-  sums[2].x = field_subtract((field){{0}}, sums[2].x);
-  sums[2].t = field_subtract((field){{0}}, sums[2].t);
+  sums[2].x = subtract(zero, sums[2].x);
+  sums[2].t = subtract(zero, sums[2].t);
   sums[3] = point_add(&sums[1], &sums[2]);
-  r = sums[0];
   for (int i = 255; i >= 0; i--) {
     unsigned which = (s.v[i / 32] >> (i % 32) & 1) | (k.v[i / 32] >> (i % 32) & 1) << 1;
     r = point_add(&r, &r);
     if (which != 0) r = point_add(&r, &sums[which]);
   }
-  point_write(&r, encoded);
-  return memcmp(encoded, signature, 32) == 0;
+  field inverse = power(r.z, 255, 21), x = canonical(multiply(r.x, inverse)), y = canonical(multiply(r.y, inverse));
+  y.v[7] |= x.v[0] << 31;
+  return memcmp(&y, signature, 32) == 0; /* both are little-endian */
 }
 
 /* ---- Element types ---- */
 
-typedef enum { SIGNED = 1, UNSIGNED, REAL, COMPLEX, OPAQUE } kind_of_type;
+enum { TYPES = TI_FLOAT6E3M2 + 1 };
+static const char *const type_names[TYPES] = {
+    "", "float32", "uint8", "int8", "uint16", "int16", "int32", "int64", "", "bool", "float16", "float64", "uint32",
+    "uint64", "complex64", "complex128", "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2",
+    "float8_e5m2fnuz", "uint4", "int4", "float4_e2m1fn", "float8_e8m0fnu", "uint2", "int2", "float6_e2m3fn",
+    "float6_e3m2fn"};
+static const byte type_bytes[TYPES] = {0, 4, 1, 1, 2, 2, 4, 8, 0, 1, 2, 8, 4, 8, 8, 16, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+static const char type_kinds[] = "_fuiuiii_uffuuccfoooouioouioo"; /* float, unsigned, signed, complex, opaque */
 
-static const struct {
-  const char *name;
-  byte bytes;
-  byte kind;
-} types[24] = {
-    [TI_FLOAT32] = {"float32", 4, REAL}, [TI_UINT8] = {"uint8", 1, UNSIGNED}, [TI_INT8] = {"int8", 1, SIGNED},
-    [TI_UINT16] = {"uint16", 2, UNSIGNED}, [TI_INT16] = {"int16", 2, SIGNED}, [TI_INT32] = {"int32", 4, SIGNED},
-    [TI_INT64] = {"int64", 8, SIGNED}, [TI_BOOL] = {"bool", 1, UNSIGNED}, [TI_FLOAT16] = {"float16", 2, REAL},
-    [TI_FLOAT64] = {"float64", 8, REAL}, [TI_UINT32] = {"uint32", 4, UNSIGNED}, [TI_UINT64] = {"uint64", 8, UNSIGNED},
-    [TI_COMPLEX64] = {"complex64", 8, COMPLEX}, [TI_COMPLEX128] = {"complex128", 16, COMPLEX},
-    [TI_BFLOAT16] = {"bfloat16", 2, REAL}, [TI_FLOAT8E4M3FN] = {"float8_e4m3fn", 1, OPAQUE},
-    [TI_FLOAT8E4M3FNUZ] = {"float8_e4m3fnuz", 1, OPAQUE}, [TI_FLOAT8E5M2] = {"float8_e5m2", 1, OPAQUE},
-    [TI_FLOAT8E5M2FNUZ] = {"float8_e5m2fnuz", 1, OPAQUE}, [TI_UINT4] = {"uint4", 1, UNSIGNED},
-    [TI_INT4] = {"int4", 1, SIGNED}, [TI_FLOAT4E2M1] = {"float4_e2m1fn", 1, OPAQUE}};
-
-size_t ti_type_bytes(ti_type type) { return (unsigned)type < 24 ? types[type].bytes : 0; }
-const char *ti_type_name(ti_type type) { return ti_type_bytes(type) != 0 ? types[type].name : "unknown"; }
-static kind_of_type kind_of(ti_type type) { return (kind_of_type)types[type].kind; }
+size_t ti_type_bytes(ti_type type) { return (unsigned)type < TYPES ? type_bytes[type] : 0; }
+const char *ti_type_name(ti_type type) { return ti_type_bytes(type) != 0 ? type_names[type] : "unknown"; }
+static bool is_signed(ti_type type) { return type_kinds[type] == 'i'; }
+static bool is_integer(ti_type type) { return type_kinds[type] == 'i' || type_kinds[type] == 'u'; }
+static bool is_real(ti_type type) { return type_kinds[type] == 'f'; }
 
 /* A binary float of `mantissa` and `exponent` bits, as a double. */
 static double unpack_float(uint32_t bits, int mantissa, int exponent) {
-  int power = (int)(bits >> mantissa & ((1U << exponent) - 1)), bias = (1 << (exponent - 1)) - 1;
-  uint32_t fraction = bits & ((1U << mantissa) - 1);
-  bool negative = (bits >> (mantissa + exponent) & 1) != 0;
-  double value;
-  if (power == (1 << exponent) - 1) {
-    value = fraction != 0 ? (double)NAN : (double)INFINITY;
-  } else if (power == 0) {
-    value = ldexp((double)fraction, 1 - bias - mantissa);
-  } else {
-    value = ldexp((double)(fraction | 1U << mantissa), power - bias - mantissa);
-  }
-  return negative ? -value : value;
+  int scale = (int)(bits >> mantissa & ((1U << exponent) - 1)), bias = (1 << (exponent - 1)) - 1;
+  uint32_t fraction = bits & ((1U << mantissa) - 1), first = scale != 0 ? 1U << mantissa : 0;
+  double value = ldexp((double)(fraction | first), (scale != 0 ? scale : 1) - bias - mantissa);
+  if (scale == (1 << exponent) - 1) value = fraction != 0 ? (double)NAN : (double)INFINITY;
+  return (bits >> (mantissa + exponent) & 1) != 0 ? -value : value;
 }
 
 /* The nearest such float, ties to even. */
 static uint32_t pack_float(double value, int mantissa, int exponent) {
   uint32_t sign = (signbit(value) ? 1U : 0U) << (mantissa + exponent), infinity = ((1U << exponent) - 1) << mantissa;
-  int bias = (1 << (exponent - 1)) - 1, power;
-  double magnitude = fabs(value);
+  int bias = (1 << (exponent - 1)) - 1, scale;
   if (isnan(value)) return sign | infinity | 1U << (mantissa - 1);
   if (isinf(value)) return sign | infinity;
-  (void)frexp(magnitude, &power); /* magnitude < 2^power */
-  power = magnitude == 0 || power < 2 - bias ? 2 - bias : power;
-  if (power > bias + 1) return sign | infinity;
-  /* In units of the last place, below 2^(mantissa + 1); adding the exponent carries where rounding does. */
-  uint32_t units = (uint32_t)nearbyint(ldexp(magnitude, mantissa + 1 - power));
-  return sign | (units + ((uint32_t)(power - 2 + bias) << mantissa));
+  (void)frexp(value, &scale); /* the magnitude is below 2^scale */
+  if (value == 0 || scale < 2 - bias) scale = 2 - bias;
+  if (scale > bias + 1) return sign | infinity;
+  /* In units of the last place, 2^(mantissa + 1) at most; adding the exponent carries where rounding does. */
+  uint32_t units = (uint32_t)nearbyint(ldexp(fabs(value), mantissa + 1 - scale));
+  return sign | (units + ((uint32_t)(scale - 2 + bias) << mantissa));
 }
 
 static double load_real(ti_type type, const byte *p) {
-  float single;
-  switch (type) {
-    case TI_FLOAT32: memcpy(&single, p, sizeof single); return (double)single;
-    case TI_FLOAT64: return f64_at(p);
-    case TI_BFLOAT16: return unpack_float(u16_at(p), 7, 8);
-    default: return unpack_float(u16_at(p), 10, 5);
-  }
+  if (type == TI_FLOAT32) return (double)f32_at(p);
+  if (type == TI_FLOAT64) return f64_at(p);
+  return type == TI_BFLOAT16 ? unpack_float(u16_at(p), 7, 8) : unpack_float(u16_at(p), 10, 5);
 }
 
 static void store_real(ti_type type, byte *p, double value) {
-  float single = (float)value;
-  uint32_t half;
-  switch (type) {
-    case TI_FLOAT32: memcpy(p, &single, sizeof single); return;
-    case TI_FLOAT64: memcpy(p, &value, sizeof value); return;
-    default:
-      half = type == TI_BFLOAT16 ? pack_float(value, 7, 8) : pack_float(value, 10, 5);
-      p[0] = (byte)half;
-      p[1] = (byte)(half >> 8);
+  if (type == TI_FLOAT64) {
+    memcpy(p, &value, sizeof value);
+  } else if (type == TI_FLOAT32) {
+    float single = (float)value;
+    memcpy(p, &single, sizeof single);
+  } else {
+    uint16_t half = (uint16_t)(type == TI_BFLOAT16 ? pack_float(value, 7, 8) : pack_float(value, 10, 5));
+    memcpy(p, &half, sizeof half);
   }
 }
 
 /* Integers as 64 bits; those of uint64 keep theirs. */
 static int64_t load_integer(ti_type type, const byte *p) {
-  switch (types[type].bytes) {
-    case 1: return kind_of(type) == SIGNED ? (p[0] ^ 0x80) - 0x80 : p[0];
-    case 2: return kind_of(type) == SIGNED ? (u16_at(p) ^ 0x8000) - 0x8000 : u16_at(p);
-    case 4: return kind_of(type) == SIGNED ? (int64_t)(u32_at(p) ^ 0x80000000U) - INT64_C(0x80000000) : u32_at(p);
-    default: return i64_at(p);
-  }
+  unsigned width = type_bytes[type];
+  uint64_t sign = UINT64_C(1) << (8 * width - 1);
+  uint64_t x = width == 1 ? p[0] : width == 2 ? u16_at(p) : width == 4 ? u32_at(p) : u64_at(p);
+  return (int64_t)(is_signed(type) ? (x ^ sign) - sign : x);
 }
 
-static void store_integer(ti_type type, byte *p, int64_t value) {
-  for (unsigned i = 0; i < types[type].bytes; i++) p[i] = (byte)((uint64_t)value >> (8 * i));
-}
+static void store_integer(ti_type type, byte *p, int64_t value) { memcpy(p, &value, type_bytes[type]); }
 
 /* ---- The machine ---- */
 
 enum { X86_64 = 1, AARCH64, ARMV7, RISCV64, WASM32, ARCHITECTURES };
 
 static const struct {
-  const char *name;
-  const char *features[8];
+  const char *name, *features[8];
 } architectures[ARCHITECTURES] = {
     [X86_64] = {"x86_64", {"x86-64-v3", "AVX-512 F BW CD DQ VL", "AVX512-VNNI", "AVX512-BF16", "AVX-VNNI", "AVX512-FP16"}},
     [AARCH64] = {"aarch64", {"Advanced SIMD", "FP16", "dot product", "I8MM", "BF16", "SVE", "SVE2"}},
@@ -645,63 +530,52 @@ static const struct {
 
 #if defined(__x86_64__)
 static const unsigned this_architecture = X86_64;
-
 static uint64_t machine_features(void) {
+  const unsigned basic3 = 1U << 12 | 1U << 22 | 1U << 29, seven3 = 1U << 3 | 1U << 5 | 1U << 8; /* FMA … AVX2, BMI */
+  const unsigned seven4 = 1U << 16 | 1U << 17 | 1U << 28 | 1U << 30 | 1U << 31;
   unsigned a, b, c, d, basic, extended, seven_b, seven_c, seven_d, states = 0;
-  uint64_t features = 0;
   if (!__get_cpuid(1, &a, &b, &basic, &d) || !__get_cpuid(0x80000001U, &a, &b, &extended, &d)) return 0;
-  if (!__get_cpuid_count(7, 0, &a, &seven_b, &seven_c, &seven_d)) return 0;
-  if ((basic >> 27 & 1) != 0) __asm__ volatile("xgetbv" : "=a"(states), "=d"(d) : "c"(0));
-  const unsigned level3 = 1U << 12 | 1U << 22 | 1U << 29, level3_seven = 1U << 3 | 1U << 5 | 1U << 8;
-  const unsigned level4_seven = 1U << 16 | 1U << 17 | 1U << 28 | 1U << 30 | 1U << 31;
-  if ((states & 6) != 6 || (basic & level3) != level3 || (seven_b & level3_seven) != level3_seven) return 0;
+  if (!__get_cpuid_count(7, 0, &a, &seven_b, &seven_c, &seven_d) || (basic >> 27 & 1) == 0) return 0;
+  __asm__ volatile("xgetbv" : "=a"(states), "=d"(d) : "c"(0)); /* the registers that the system keeps */
+  if ((states & 6) != 6 || (basic & basic3) != basic3 || (seven_b & seven3) != seven3) return 0;
   if ((extended >> 5 & 1) == 0) return 0;
   if (!__get_cpuid_count(7, 1, &a, &b, &c, &d)) a = 0;
-  features = 1 | BIT(a, 4, 4);
-  if ((states & 0xE0) == 0xE0 && (seven_b & level4_seven) == level4_seven) {
-    features |= 2 | BIT(seven_c, 11, 2) | BIT(a, 5, 3) | BIT(seven_d, 23, 5);
-  }
-  return features;
+  uint64_t features = 1 | BIT(a, 4, 4);
+  if ((states & 0xE0) != 0xE0 || (seven_b & seven4) != seven4) return features;
+  return features | 2 | BIT(seven_c, 11, 2) | BIT(a, 5, 3) | BIT(seven_d, 23, 5);
 }
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && defined(__APPLE__)
 static const unsigned this_architecture = AARCH64;
-
-#if defined(__APPLE__)
 static unsigned has(const char *name) {
   int value = 0;
   size_t size = sizeof value;
   return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value != 0;
 }
-
 static uint64_t machine_features(void) {
   return 1 | BIT(has("hw.optional.arm.FEAT_FP16"), 0, 1) | BIT(has("hw.optional.arm.FEAT_DotProd"), 0, 2) |
          BIT(has("hw.optional.arm.FEAT_I8MM"), 0, 3) | BIT(has("hw.optional.arm.FEAT_BF16"), 0, 4);
 }
-#else
+#elif defined(__aarch64__)
+static const unsigned this_architecture = AARCH64;
 static uint64_t machine_features(void) {
-  unsigned long one = getauxval(AT_HWCAP), two = getauxval(AT_HWCAP2);
-  return BIT(one, 1, 0) | BIT(one, 10, 1) | BIT(one, 20, 2) | BIT(two, 13, 3) | BIT(two, 14, 4) | BIT(one, 22, 5) |
-         BIT(two, 1, 6);
+  unsigned long a = getauxval(AT_HWCAP), b = getauxval(AT_HWCAP2);
+  return BIT(a, 1, 0) | BIT(a, 10, 1) | BIT(a, 20, 2) | BIT(b, 13, 3) | BIT(b, 14, 4) | BIT(a, 22, 5) | BIT(b, 1, 6);
 }
-#endif
 #elif defined(__arm__)
 static const unsigned this_architecture = ARMV7;
-
 static uint64_t machine_features(void) {
-  unsigned long one = getauxval(AT_HWCAP);
-  return BIT(one, 12, 0) | BIT(one, 16, 1) | BIT(one, 17, 2);
+  unsigned long a = getauxval(AT_HWCAP);
+  return BIT(a, 12, 0) | BIT(a, 16, 1) | BIT(a, 17, 2);
 }
 #elif defined(__riscv) && __riscv_xlen == 64
 static const unsigned this_architecture = RISCV64;
-
 static uint64_t machine_features(void) {
-  unsigned long base = getauxval(AT_HWCAP), length = 0;
-  uint64_t features = 0;
-  int64_t probe[2] = {4, 0}; /* riscv_hwprobe's key of the extensions */
+  int64_t probe[2] = {4, 0}; /* riscv_hwprobe: the extensions; older kernels tell of V only */
+  unsigned long length = 0;
+  uint64_t features = BIT(getauxval(AT_HWCAP), 'V' - 'A', 0);
   if (syscall(258, probe, 1, 0, NULL, 0) == 0) {
     features = BIT(probe[1], 2, 0) | BIT(probe[1], 30, 1) | BIT(probe[1], 3, 2) | BIT(probe[1], 4, 3);
   }
-  features |= BIT(base, 'V' - 'A', 0);
   if ((features & 1) != 0) __asm__ volatile("csrr %0, 0xC22" : "=r"(length)); /* vlenb */
   return length >= 16 ? features : features & ~UINT64_C(3);
 }
@@ -710,67 +584,43 @@ static const unsigned this_architecture = 0;
 static uint64_t machine_features(void) { return 0; }
 #endif
 
-/* The names of `features`, each after `before`; returns how many there are. */
-static unsigned feature_names(unsigned architecture, uint64_t features, const char *before, char *text, size_t size) {
-  unsigned count = 0;
+/* The names of `features`; returns how long they are, less than `size`. */
+static size_t feature_names(unsigned architecture, uint64_t features, char *text, size_t size) {
   size_t used = 0;
   text[0] = 0;
-  for (unsigned i = 0; i < 64; i++) {
+  for (unsigned i = 0; i < 64 && used + 1 < size; i++) {
+    const char *name = i < 8 ? architectures[architecture].features[i] : NULL, *before = used == 0 ? "" : ", ";
     if ((features >> i & 1) == 0) continue;
-    const char *name = i < 8 ? architectures[architecture].features[i] : NULL;
-    char number[24];
-    (void)snprintf(number, sizeof number, "feature %u", i);
-    int more = snprintf(text + used, size - used, "%s%s", count == 0 ? "" : before, name != NULL ? name : number);
-    if (more < 0 || (size_t)more >= size - used) break;
-    used += (size_t)more;
-    count++;
+    int more = name != NULL ? snprintf(text + used, size - used, "%s%s", before, name)
+                            : snprintf(text + used, size - used, "%sfeature %u", before, i);
+    used = more < 0 || (size_t)more >= size - used ? size - 1 : used + (size_t)more;
   }
-  return count;
+  return used;
 }
 
 void ti_machine(char *text, size_t size) {
   char names[160];
-  if (size == 0) return;
-  if (this_architecture == 0) {
-    (void)snprintf(text, size, "a processor without bundles");
-    return;
-  }
-  const char *name = architectures[this_architecture].name;
-  unsigned count = feature_names(this_architecture, machine_features(), ", ", names, sizeof names);
-  (void)snprintf(text, size, "%s%s%s", name, count == 0 ? "" : " with ", names);
+  size_t used = feature_names(this_architecture, machine_features(), names, sizeof names);
+  const char *name = this_architecture == 0 ? "an unknown processor" : architectures[this_architecture].name;
+  if (size != 0) (void)snprintf(text, size, "%s%s%s", name, used == 0 ? "" : " with ", names);
 }
 
-/* Subnormal numbers count as zero from here on; returns what `restore_subnormals` takes. */
-static uintptr_t flush_subnormals(void) {
+/* Lets subnormal numbers count as zero (`flush`) or sets a mode that an earlier call returned; returns the mode before. */
+static uintptr_t float_mode(bool flush, uintptr_t mode) {
+  uintptr_t old = 0;
 #if defined(__x86_64__)
-  unsigned old = _mm_getcsr();
-  _mm_setcsr(old | 0x8040U);
-  return old;
+  old = _mm_getcsr();
+  _mm_setcsr((unsigned)(flush ? old | 0x8040U : mode));
 #elif defined(__aarch64__)
-  uint64_t old;
   __asm__ volatile("mrs %0, fpcr" : "=r"(old));
-  __asm__ volatile("msr fpcr, %0" : : "r"(old | UINT64_C(1) << 24));
-  return old;
+  __asm__ volatile("msr fpcr, %0" : : "r"(flush ? old | (uintptr_t)1 << 24 : mode));
 #elif defined(__arm__) && defined(__ARM_FP)
-  uint32_t old;
   __asm__ volatile("vmrs %0, fpscr" : "=r"(old));
-  __asm__ volatile("vmsr fpscr, %0" : : "r"(old | 1U << 24));
+  __asm__ volatile("vmsr fpscr, %0" : : "r"(flush ? old | (uintptr_t)1 << 24 : mode));
+#else
+  (void)flush, (void)mode;
+#endif
   return old;
-#else
-  return 0;
-#endif
-}
-
-static void restore_subnormals(uintptr_t old) {
-#if defined(__x86_64__)
-  _mm_setcsr((unsigned)old);
-#elif defined(__aarch64__)
-  __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)old));
-#elif defined(__arm__) && defined(__ARM_FP)
-  __asm__ volatile("vmsr fpscr, %0" : : "r"((uint32_t)old));
-#else
-  (void)old;
-#endif
 }
 
 static void pause_briefly(void) {
@@ -783,17 +633,14 @@ static void pause_briefly(void) {
 
 /* ---- Memory ---- */
 
+static void *make(size_t count, size_t bytes) { return calloc(count == 0 ? 1 : count, bytes); }
+
 /* Zeros at a multiple of 64, or of the size of a huge page where that pays. `memory` is what to free. */
-typedef struct {
-  byte *at;
-  void *memory;
-} block;
+typedef struct { byte *at; void *memory; } block;
 
 static bool block_make(block *b, uint64_t size) {
-  size_t unit = size >= (2U << 20) ? 2U << 20 : LINE;
-  *b = (block){NULL, NULL};
-  if (size > SIZE_MAX / 2 - unit) return false;
-  b->memory = calloc(1, (size_t)size + unit);
+  size_t unit = size >= 2U << 20 ? 2U << 20 : LINE;
+  b->memory = size > SIZE_MAX / 2 - unit ? NULL : calloc(1, (size_t)size + unit);
   if (b->memory == NULL) return false;
   b->at = (byte *)b->memory + (unit - (uintptr_t)b->memory % unit) % unit;
 #if defined(MADV_HUGEPAGE)
@@ -802,11 +649,8 @@ static bool block_make(block *b, uint64_t size) {
   return true;
 }
 
-/* Pages of the system: read-only bytes of a file, or code. */
-typedef struct {
-  void *at;
-  size_t size;
-} pages;
+/* Pages of the system: a file, or code. */
+typedef struct { void *at; size_t size; } pages;
 
 static void pages_drop(pages *p) {
   if (p->at != NULL) (void)munmap(p->at, p->size);
@@ -815,11 +659,11 @@ static void pages_drop(pages *p) {
 
 static bool pages_of(pages *p, size_t size, int protection, int flags, int file, off_t offset) {
   void *at = mmap(NULL, size, protection, flags, file, offset);
-  *p = (pages){at == MAP_FAILED ? NULL : at, at == MAP_FAILED ? 0 : size};
+  if (at != MAP_FAILED) *p = (pages){at, size};
   return at != MAP_FAILED;
 }
 
-/* Maps code for execution: from the file where it can be, else as a copy. It is never writable and executable at once. */
+/* Maps code for execution, from the file where it can be, else as a copy. It is never writable and executable at once. */
 static bool pages_of_code(pages *p, const byte *code, size_t size, int file, uint64_t offset) {
   long page = sysconf(_SC_PAGESIZE);
   if (file >= 0 && page > 0 && offset % (uint64_t)page == 0 &&
@@ -828,29 +672,20 @@ static bool pages_of_code(pages *p, const byte *code, size_t size, int file, uin
   }
   if (!pages_of(p, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) return false;
   memcpy(p->at, code, size);
-  if (mprotect(p->at, size, PROT_READ | PROT_EXEC) != 0) {
-    pages_drop(p);
-    return false;
-  }
-#if defined(__GNUC__)
   __builtin___clear_cache((char *)p->at, (char *)p->at + size);
-#endif
-  return true;
+  return mprotect(p->at, size, PROT_READ | PROT_EXEC) == 0;
 }
 
 /* ---- The container ---- */
 
-/* Records of a table: record i is `step` bytes at `at + i * step`. */
-typedef struct {
-  const byte *at;
-  uint32_t count;
-  uint32_t step;
-} table;
+/* Record i is `step` bytes at `at + i * step`. */
+typedef struct { const byte *at; uint32_t count, step; } table;
 
 enum { STRINGS, DIMS, VALUES, TENSORS, RUNS, KERNELS, LAUNCHES, REFERENCES, LOOPS };
 enum { NOWHERE, ARENA, TENSOR, INPUT, OUTPUT };
 
 static const byte *record(table t, uint32_t i) { return t.at + (size_t)i * t.step; }
+static bool in_table(table t, uint32_t first, uint64_t count) { return inside(first, count, t.count); }
 
 typedef void kernel(void **arguments, int64_t chunk);
 
@@ -859,59 +694,41 @@ typedef struct {
   kernel *function;
   struct loop *loop;
   uint64_t chunks;
-  uint32_t references;
-  uint32_t count;
+  uint32_t references, count;
   size_t slot;
-  bool waits;
-  bool taken;
+  bool waits, taken;
 } launch;
-
-/* A slot whose pointer moves after even and odd iterations. */
-typedef struct {
-  size_t slot;
-  int64_t even, odd;
-} mover;
 
 /* A loop, made of its record. Its inputs and then its outputs are slots from `slot` on. */
 typedef struct loop {
   uint64_t steps;
-  uint32_t first, launches, arena, iteration;
-  uint32_t inputs, input_count, outputs, output_count;
-  uint32_t cleared, cleared_count, before, before_count, after, after_count;
-  uint32_t trips, enter, go_on, done;
-  size_t slot, movers, mover_count;
+  uint32_t first, launches;
+  struct { /* as in the file */
+    uint32_t arena, inputs, input_count, outputs, output_count, iteration, cleared, cleared_count;
+    uint32_t before, before_count, after, after_count, trips, enter, go_on, done;
+  } at;
+  size_t slot;
   bool taken;
 } loop;
 
 struct ti_model {
-  char *name;
-  const byte *file;
-  size_t size;
-  pages mapped, code_pages;
-  const byte *code;
-  uint64_t code_size;
-  const byte *manifest, *golden;
-  size_t manifest_size, golden_size;
-  table stored;
-  const byte *weights;
-  uint64_t weights_size;
-  char target[33];
-  table tables[TABLES];
-  uint64_t arena_bytes, expanded_bytes, max_iterations;
+  char *name, *names, target[33];
+  const byte *file, *code, *weights;
+  size_t size, input_count, output_count, slot_count;
+  uint64_t code_size, arena_bytes, expanded_bytes, max_iterations;
   uint32_t main_first, main_count;
-  size_t input_count, output_count, slot_count, mover_count, mover_room;
+  pages mapped, code_pages;
+  table stored, tables[TABLES];
   ti_value *values;
   int64_t *dims;
-  char *names;
   const byte **tensors;
   block expanded;
   launch *launches;
   loop *loops;
-  mover *movers;
   ti_context *context;
 };
 
-/* A section as the table of contents states it. `at` is NULL where it is held elsewhere. */
+/* A section as the table of contents states it. `at` is NULL where it is held elsewhere or outside of the file. */
 typedef struct {
   char kind[5];
   bool critical, elsewhere;
@@ -920,31 +737,28 @@ typedef struct {
   uint32_t group;
 } section;
 
-enum { PLAIN, PER_TARGET };
-
 static const struct {
   char kind[5];
-  byte group, least, most;
+  bool per_target;
+  byte least, most; /* of all kinds but those of targets, 0 for any number */
   uint32_t alignment;
-} kinds[] = {{"MANI", PLAIN, 1, 1, 64},     {"PLAN", PER_TARGET, 0, 0, 64}, {"CODE", PER_TARGET, 0, 0, 16384},
-             {"WIDX", PLAIN, 1, 1, 64},     {"WGHT", PLAIN, 1, 1, 16384},   {"GOLD", PLAIN, 0, 1, 64},
-             {"PROV", PLAIN, 0, 0, 64},     {"TUNE", PLAIN, 0, 0, 64},      {"TRNG", PLAIN, 0, 0, 64},
-             {"SIGN", PLAIN, 0, 1, 64}};
+} kinds[] = {{"MANI", 0, 1, 1, 64}, {"PLAN", 1, 0, 0, 64}, {"CODE", 1, 0, 0, 16384}, {"WIDX", 0, 1, 1, 64},
+             {"WGHT", 0, 1, 1, 16384}, {"GOLD", 0, 0, 1, 64}, {"PROV", 0, 0, 0, 64}, {"TUNE", 0, 0, 0, 64},
+             {"TRNG", 0, 0, 0, 64}, {"SIGN", 0, 0, 1, 64}};
 enum { KINDS = sizeof kinds / sizeof *kinds };
-
-static section section_at(const byte *file, uint32_t i) {
-  const byte *entry = file + HEADER + (size_t)i * ENTRY;
-  section s = {{0}, (entry[4] & 1) != 0, (entry[4] & 2) != 0, NULL, entry + 32, entry + 64, u64_at(entry + 8),
-               u64_at(entry + 16), u32_at(entry + 24)};
-  for (unsigned j = 0; j < 4; j++) s.kind[j] = entry[j] >= 32 && entry[j] < 127 ? (char)entry[j] : '?';
-  if (!s.elsewhere && s.offset <= u64_at(file + 16)) s.at = file + s.offset;
-  return s;
-}
 
 static uint32_t section_count(const byte *file) { return u32_at(file + 12); }
 
+static section section_at(const byte *file, uint32_t i) {
+  const byte *p = file + HEADER + (size_t)i * ENTRY;
+  section s = {{0}, (p[4] & 1) != 0, (p[4] & 2) != 0, NULL, p + 32, p + 64, u64_at(p + 8), u64_at(p + 16), u32_at(p + 24)};
+  for (unsigned j = 0; j < 4; j++) s.kind[j] = p[j] > 32 && p[j] < 127 ? (char)p[j] : '?';
+  if (!s.elsewhere && inside(s.offset, s.size, u64_at(file + 16))) s.at = file + s.offset;
+  return s;
+}
+
 /* The first section of a kind, and of a group where that is not 0. */
-static bool section_find(const byte *file, const char *kind, uint32_t group, section *found) {
+static bool find_section(const byte *file, const char *kind, uint32_t group, section *found) {
   for (uint32_t i = 0; i < section_count(file); i++) {
     *found = section_at(file, i);
     if (strcmp(found->kind, kind) == 0 && found->group == group) return true;
@@ -953,79 +767,42 @@ static bool section_find(const byte *file, const char *kind, uint32_t group, sec
 }
 
 static bool check_header(const voice *v, const byte *file, size_t size) {
-  static const byte magic[8] = {0x89, 'T', 'I', 'N', 'F', 0x0D, 0x0A, 0x1A};
-  sha256 h;
   byte digest[32];
-  if (size < HEADER) return fail(v, TI_ERROR_FORMAT, "no bundle: it has %zu bytes, and a header alone has 64", size);
-  if (memcmp(file, magic, sizeof magic) != 0) return fail(v, TI_ERROR_FORMAT, "no bundle: it does not begin as one");
-  if (u16_at(file + 8) != TI_VERSION_MAJOR) {
-    return fail(v, TI_ERROR_FORMAT, "version %u.%u of the bundle format; this runtime reads version %d", u16_at(file + 8),
-                u16_at(file + 10), TI_VERSION_MAJOR);
-  }
-  uint32_t count = section_count(file);
-  if (count < 1 || count > MAX_SECTIONS) {
-    return fail(v, TI_ERROR_FORMAT, "%lu sections; a bundle has 1 to 1024", (unsigned long)count);
-  }
-  if (u64_at(file + 16) != size) {
-    return fail(v, TI_ERROR_FORMAT, "cut or grown: it has %zu bytes and should have %llu", size,
-                (unsigned long long)u64_at(file + 16));
-  }
-  if (HEADER + (size_t)count * ENTRY > size) return fail(v, TI_ERROR_FORMAT, "cut inside of its table of contents");
-  sha256_begin(&h);
-  sha256_add(&h, file, 32);
-  sha256_add(&h, file + HEADER, (size_t)count * ENTRY);
-  sha256_end(&h, digest);
-  if (memcmp(digest, file + 32, 32) != 0) {
-    return fail(v, TI_ERROR_HASH, "damaged: header and table of contents are not those that were written");
-  }
-  if (u64_at(file + 24) != 0) return fail(v, TI_ERROR_FORMAT, "the header's reserved bytes are not zero");
+  MALFORMED(size < HEADER, "no bundle: it has %zu bytes, and a header alone has 64", size);
+  MALFORMED(memcmp(file, "\x89TINF\r\n\x1a", 8) != 0, "no bundle: it does not begin as one");
+  MALFORMED(u16_at(file + 8) != TI_VERSION_MAJOR, "version %u.%u of the bundle format, and this runtime reads version %d",
+            u16_at(file + 8), u16_at(file + 10), TI_VERSION_MAJOR);
+  unsigned count = section_count(file);
+  MALFORMED(count < 1 || count > MAX_SECTIONS, "%u sections, and a bundle has 1 to 1024", count);
+  MALFORMED(u64_at(file + 16) != size, "cut or grown: it has %zu bytes, not %llu", size,
+            (unsigned long long)u64_at(file + 16));
+  MALFORMED(HEADER + (size_t)count * ENTRY > size, "cut inside of its table of contents");
+  sha256(file, 32, file + HEADER, (size_t)count * ENTRY, digest);
+  REFUSE(memcmp(digest, file + 32, 32) != 0, TI_ERROR_HASH, "damaged: its header or table of contents was changed");
+  MALFORMED(u64_at(file + 24) != 0, "the header's reserved bytes are not zero");
   return true;
 }
 
-static bool check_section(const voice *v, const byte *file, size_t size, uint32_t i, unsigned counts[KINDS]) {
-  const byte *entry = file + HEADER + (size_t)i * ENTRY;
-  section s = section_at(file, i);
-  unsigned long number = i;
-  uint32_t alignment = 64, which;
-  for (which = 0; which < KINDS && strcmp(kinds[which].kind, s.kind) != 0; which++) continue;
-  if (memcmp(entry, s.kind, 4) != 0) return fail(v, TI_ERROR_FORMAT, "section %lu: its kind is no text", number);
-  if ((u32_at(entry + 4) & ~3U) != 0 || u32_at(entry + 28) != 0) {
-    return fail(v, TI_ERROR_FORMAT, "section %lu (%s): reserved bits are not zero", number, s.kind);
-  }
-  if (which == KINDS && s.critical) {
-    return fail(v, TI_ERROR_FORMAT, "section %lu is of kind %s, which this runtime does not know and may not skip", number,
-                s.kind);
-  }
-  if (which < KINDS) {
-    alignment = kinds[which].alignment;
-    if ((kinds[which].group == PER_TARGET) != (s.group != 0)) {
-      return fail(v, TI_ERROR_FORMAT, "section %lu (%s): group %lu", number, s.kind, (unsigned long)s.group);
-    }
-    if (kinds[which].most != 0 && ++counts[which] > kinds[which].most) {
-      return fail(v, TI_ERROR_FORMAT, "section %lu: a second %s", number, s.kind);
-    }
-    for (uint32_t j = 0; s.group != 0 && j < i; j++) {
-      section other = section_at(file, j);
-      if (other.group == s.group && strcmp(other.kind, s.kind) == 0) {
-        return fail(v, TI_ERROR_FORMAT, "section %lu: a second %s of group %lu", number, s.kind, (unsigned long)s.group);
-      }
-    }
-  }
-  const byte *end = memchr(s.name, 0, 32);
-  if (!all_zero(end != NULL ? end : s.name + 32, end != NULL ? (size_t)(s.name + 32 - end) : 0)) {
-    return fail(v, TI_ERROR_FORMAT, "section %lu (%s): bytes after its name are not zero", number, s.kind);
-  }
-  for (const byte *p = s.name; p < s.name + 32 && *p != 0; p++) {
-    if (*p < 32 || *p > 126) return fail(v, TI_ERROR_FORMAT, "section %lu (%s): its name is no ASCII", number, s.kind);
-  }
-  if (s.elsewhere) {
-    if (strcmp(s.kind, "CODE") == 0 && s.offset == 0) return true;
-    return fail(v, TI_ERROR_FORMAT, "section %lu (%s): cannot be held elsewhere", number, s.kind);
-  }
-  if (s.offset % alignment != 0) return fail(v, TI_ERROR_FORMAT, "section %lu (%s): not aligned", number, s.kind);
-  if (!inside(s.offset, s.size, size)) {
-    return fail(v, TI_ERROR_FORMAT, "section %lu (%s): ends outside of the file", number, s.kind);
-  }
+/* What a section's entry says by itself. */
+static bool check_section(const voice *v, const byte *file, uint32_t i, unsigned counts[KINDS]) {
+  const byte *p = file + HEADER + (size_t)i * ENTRY;
+  section s = section_at(file, i), other;
+  unsigned n = i, which = 0;
+  while (which < KINDS && strcmp(kinds[which].kind, s.kind) != 0) which++;
+  MALFORMED(memcmp(p, s.kind, 4) != 0, "section %u: its kind is no text", n);
+  MALFORMED((u32_at(p + 4) & ~3U) != 0 || u32_at(p + 28) != 0, "section %u (%s): reserved bits are not zero", n, s.kind);
+  MALFORMED(which == KINDS && s.critical, "section %u is a %s, which this runtime neither knows nor may skip", n, s.kind);
+  size_t length = 0;
+  while (length < 32 && s.name[length] > 32 && s.name[length] < 127) length++;
+  MALFORMED(!all_zero(s.name + length, 32 - length), "section %u (%s): its name is no ASCII text", n, s.kind);
+  MALFORMED(s.elsewhere && (strcmp(s.kind, "CODE") != 0 || s.offset != 0), "section %u (%s): held elsewhere", n, s.kind);
+  MALFORMED(!s.elsewhere && s.at == NULL, "section %u (%s): ends outside of the file", n, s.kind);
+  MALFORMED(s.offset % (which < KINDS ? kinds[which].alignment : 64) != 0, "section %u (%s): not aligned", n, s.kind);
+  if (which == KINDS) return true;
+  MALFORMED(kinds[which].per_target != (s.group != 0), "section %u (%s): group %u", n, s.kind, (unsigned)s.group);
+  (void)find_section(file, s.kind, s.group, &other);
+  MALFORMED((++counts[which] > 1 && kinds[which].most == 1) || (s.group != 0 && other.digest != s.digest),
+            "section %u: a second %s", n, s.kind);
   return true;
 }
 
@@ -1035,108 +812,84 @@ static bool check_sections(const voice *v, const byte *file, size_t size) {
   uint64_t end = HEADER + (uint64_t)count * ENTRY;
   unsigned counts[KINDS] = {0};
   for (uint32_t i = 0; i < count; i++) {
-    if (!check_section(v, file, size, i, counts)) return false;
+    if (!check_section(v, file, i, counts)) return false;
     section s = section_at(file, i);
-    if ((i == 0) != (strcmp(s.kind, "MANI") == 0)) {
-      return fail(v, TI_ERROR_FORMAT, "the manifest is not the first section");
-    }
-    if (strcmp(s.kind, "SIGN") == 0 && (i + 1 != count || s.size != 96)) {
-      return fail(v, TI_ERROR_FORMAT, "the signature is not the last section, or not 96 bytes long");
-    }
+    MALFORMED((i == 0) != (strcmp(s.kind, "MANI") == 0), "the manifest is not the first section");
+    MALFORMED(strcmp(s.kind, "SIGN") == 0 && (i + 1 != count || s.size != 96), "the signature is not last or too long");
     if (s.elsewhere) continue;
-    if (s.offset < end) return fail(v, TI_ERROR_FORMAT, "section %lu (%s): overlaps another", (unsigned long)i, s.kind);
-    if (!all_zero(file + end, (size_t)(s.offset - end))) {
-      return fail(v, TI_ERROR_HASH, "damaged: bytes before section %lu (%s) are not zero", (unsigned long)i, s.kind);
-    }
+    MALFORMED(s.offset < end, "section %u (%s): begins inside of what is before it", (unsigned)i, s.kind);
+    REFUSE(!all_zero(file + end, (size_t)(s.offset - end)), TI_ERROR_HASH, "damaged: bytes between sections");
     end = s.offset + s.size;
   }
-  if (!all_zero(file + end, (size_t)(size - end))) {
-    return fail(v, TI_ERROR_HASH, "damaged: bytes after the last section are not zero");
-  }
-  for (unsigned k = 0; k < KINDS; k++) {
-    if (counts[k] < kinds[k].least) return fail(v, TI_ERROR_FORMAT, "no section %s", kinds[k].kind);
-  }
+  REFUSE(!all_zero(file + end, (size_t)(size - end)), TI_ERROR_HASH, "damaged: bytes after the last section");
+  for (unsigned k = 0; k < KINDS; k++) MALFORMED(counts[k] < kinds[k].least, "no section %s", kinds[k].kind);
   for (uint32_t i = 0; i < count; i++) {
     section s = section_at(file, i);
-    if (!s.elsewhere && !sha256_is(s.at, (size_t)s.size, s.digest)) {
-      return fail(v, TI_ERROR_HASH, "damaged: section %lu (%s) is not what was written", (unsigned long)i, s.kind);
-    }
+    REFUSE(!s.elsewhere && !sha256_is(s.at, (size_t)s.size, s.digest), TI_ERROR_HASH, "damaged: section %u (%s) was changed",
+           (unsigned)i, s.kind);
   }
   return true;
 }
 
 static bool check_signature(const voice *v, const byte *file, const ti_options *options) {
-  static const char text[] = "tinyinfer bundle signature 1";
   section s;
-  sha256 h;
-  byte digest[32];
-  if (!section_find(file, "SIGN", 0, &s)) {
-    if (options->require_signature == 0 && options->key_count == 0) return true;
-    return fail(v, TI_ERROR_SIGNATURE, "not signed, and a signature is required");
-  }
-  bool trusted = options->key_count == 0;
+  byte digest[32], prefix[41] = "tinyinfer bundle signature 1"; /* and a zero byte, and the first 12 bytes of the file */
+  bool required = options->require_signature != 0 || options->key_count != 0, trusted = options->key_count == 0;
+  REFUSE(!find_section(file, "SIGN", 0, &s) && required, TI_ERROR_SIGNATURE, "not signed, and a signature is required");
+  if (strcmp(s.kind, "SIGN") != 0) return true;
   for (size_t i = 0; i < options->key_count; i++) trusted = trusted || memcmp(options->keys[i], s.at, 32) == 0;
-  if (!trusted) return fail(v, TI_ERROR_SIGNATURE, "signed with a key that is not trusted");
-  sha256_begin(&h);
-  sha256_add(&h, (const byte *)text, sizeof text);
-  sha256_add(&h, file, 12);
-  sha256_add(&h, file + HEADER, ((size_t)section_count(file) - 1) * ENTRY); /* SIGN is the last entry */
-  sha256_end(&h, digest);
-  if (!ed25519_valid(s.at, s.at + 32, digest, sizeof digest)) {
-    return fail(v, TI_ERROR_SIGNATURE, "the signature is not one of this bundle");
-  }
+  REFUSE(!trusted, TI_ERROR_SIGNATURE, "signed with a key that is not trusted");
+  memcpy(prefix + 29, file, 12);
+  sha256(prefix, 41, file + HEADER, ((size_t)section_count(file) - 1) * ENTRY, digest); /* SIGN is the last entry */
+  REFUSE(!ed25519_valid(s.at, s.at + 32, digest, 32), TI_ERROR_SIGNATURE, "the signature is not one of this bundle");
   return true;
 }
 
-/* Tries PLAN sections in order of file, and says of each why not where none will do. */
+/* The first PLAN, in order of file, that this machine can run; or why it can run none. */
 static bool choose_target(const voice *v, ti_model *m, const char *wanted, section *plan) {
-  char machine[200], reasons[360] = "", names[160];
+  char machine[200], reasons[360] = "no target at all", names[160];
   size_t used = 0;
-  uint64_t features = machine_features();
   for (uint32_t i = 0; i < section_count(m->file); i++) {
     *plan = section_at(m->file, i);
     if (strcmp(plan->kind, "PLAN") != 0) continue;
     memcpy(m->target, plan->name, 32);
-    if (plan->size < PLAN_HEADER) return fail(v, TI_ERROR_FORMAT, "the plan of %s is shorter than its header", m->target);
-    uint32_t architecture = u32_at(plan->at), pointer = u32_at(plan->at + 4);
-    uint64_t missing = u64_at(plan->at + 8) & ~features;
-    const char *separator = used == 0 ? "" : "; ";
-    int more;
+    MALFORMED(plan->size < PLAN_HEADER, "the plan of %s is shorter than its header", m->target);
+    uint32_t architecture = u32_at(plan->at);
+    uint64_t missing = u64_at(plan->at + 8) & ~machine_features();
+    const char *why = " is for ", *what = "a newer runtime";
     if (wanted != NULL && strcmp(wanted, m->target) != 0) {
-      more = snprintf(reasons + used, sizeof reasons - used, "%s%s is not wanted", separator, m->target);
+      why = " is not ", what = wanted;
     } else if (architecture == WASM32) {
-      more = snprintf(reasons + used, sizeof reasons - used, "%s%s is for the JavaScript loader", separator, m->target);
-    } else if (architecture == 0 || architecture >= ARCHITECTURES) {
-      more = snprintf(reasons + used, sizeof reasons - used, "%s%s is for a newer runtime", separator, m->target);
-    } else if (architecture != this_architecture || pointer != sizeof(void *)) {
-      more = snprintf(reasons + used, sizeof reasons - used, "%s%s is for %s", separator, m->target,
-                      architectures[architecture].name);
+      what = "the JavaScript loader";
+    } else if (architecture != this_architecture || u32_at(plan->at + 4) != sizeof(void *)) {
+      if (architecture > 0 && architecture < ARCHITECTURES) what = architectures[architecture].name;
     } else if (missing != 0) {
-      (void)feature_names(architecture, missing, ", ", names, sizeof names);
-      more = snprintf(reasons + used, sizeof reasons - used, "%s%s needs %s", separator, m->target, names);
+      (void)feature_names(architecture, missing, names, sizeof names);
+      why = " needs ", what = names;
     } else {
       return true;
     }
+    int more = snprintf(reasons + used, sizeof reasons - used, "%s%s%s%s", used == 0 ? "" : "; ", m->target, why, what);
     if (more > 0) used = used + (size_t)more < sizeof reasons ? used + (size_t)more : sizeof reasons - 1;
   }
   ti_machine(machine, sizeof machine);
-  if (wanted != NULL) {
-    return fail(v, TI_ERROR_TARGET, "no target %s for this machine (%s): %s", wanted, machine, reasons);
-  }
-  return fail(v, TI_ERROR_TARGET, "no target for this machine (%s): %s", machine, used == 0 ? "it has none" : reasons);
+  return fail(v, TI_ERROR_TARGET, "no target for this machine (%s): %s", machine, reasons);
 }
 
-/* The code of the chosen target, not yet executable. */
-static bool find_code(const voice *v, ti_model *m, uint32_t group, const ti_options *options, section *code) {
-  if (!section_find(m->file, "CODE", group, code)) return fail(v, TI_ERROR_FORMAT, "%s has no code", m->target);
-  m->code_size = code->size;
-  if (!code->elsewhere) return true;
-  if (options->code == NULL) {
-    return fail(v, TI_ERROR_ARGUMENT, "the code of %s is held elsewhere, and none was given", m->target);
+/* The code of the chosen target, executable. */
+static bool find_code(const voice *v, ti_model *m, uint32_t group, const ti_options *options, int file) {
+  section s;
+  MALFORMED(!find_section(m->file, "CODE", group, &s) || s.size == 0, "%s has no code", m->target);
+  m->code_size = s.size;
+  if (!s.elsewhere) {
+    REFUSE(!pages_of_code(&m->code_pages, s.at, (size_t)s.size, file, s.offset), TI_ERROR_MEMORY,
+           "no executable memory for the code: %s", strerror(errno));
+    m->code = m->code_pages.at;
+    return true;
   }
-  if (options->code_size != code->size || !sha256_is(options->code, options->code_size, code->digest)) {
-    return fail(v, TI_ERROR_HASH, "the code that was given for %s is not the bundle's", m->target);
-  }
+  REFUSE(options->code == NULL, TI_ERROR_ARGUMENT, "the code of %s is held elsewhere, and none was given", m->target);
+  REFUSE(options->code_size != s.size || !sha256_is(options->code, options->code_size, s.digest), TI_ERROR_HASH,
+         "the code that was given is not that of %s", m->target);
   m->code = options->code;
   return true;
 }
@@ -1144,172 +897,132 @@ static bool find_code(const voice *v, ti_model *m, uint32_t group, const ti_opti
 /* ---- The plan: every number in it is checked here, once ---- */
 
 static bool read_tables(const voice *v, ti_model *m, const section *plan) {
-  static const byte least[TABLES] = {1, 8, 48, 56, 24, 16, 48, 32, 96};
-  const uint64_t start = PLAN_HEADER + TABLES * 16;
-  if (plan->size < start || u32_at(plan->at + 24) != TABLES) {
-    return fail(v, TI_ERROR_FORMAT, "the plan of %s has not %d tables", m->target, TABLES);
-  }
+  static const byte least[TABLES] = {1, 8, 48, 56, 24, 16, 64, 32, 96};
+  uint32_t count = u32_at(plan->at + 24);
+  uint64_t start = PLAN_HEADER + (uint64_t)count * 16;
+  MALFORMED(count < TABLES || plan->size < start, "the plan of %s has too few tables", m->target);
   m->arena_bytes = u64_at(plan->at + 16);
   m->main_first = u32_at(plan->at + 28);
   m->main_count = u32_at(plan->at + 32);
-  if (m->arena_bytes > SIZE_MAX / 4) return fail(v, TI_ERROR_MEMORY, "the arena is larger than this machine's memory");
   for (unsigned i = 0; i < TABLES; i++) {
     const byte *p = plan->at + PLAN_HEADER + 16 * i;
-    uint64_t offset = u32_at(p), bytes;
-    table t = {NULL, u32_at(p + 4), u32_at(p + 8)};
-    if (t.count == 0) {
-      m->tables[i] = t;
-      continue;
+    table t = {plan->at, u32_at(p + 4), u32_at(p + 8)};
+    uint64_t offset = u32_at(p), bytes = (uint64_t)t.count * t.step;
+    if (t.count != 0) {
+      MALFORMED(t.step < least[i] || (i == STRINGS && t.step != 1) || offset % 8 != 0 || offset < start ||
+                    !inside(offset, bytes, plan->size), "table %u of the plan of %s does not fit", i, m->target);
+      t.at += offset;
     }
-    if (t.step < least[i] || offset % 8 != 0 || offset < start || !mul_u64(t.count, t.step, &bytes) ||
-        !inside(offset, bytes, plan->size)) {
-      return fail(v, TI_ERROR_FORMAT, "the plan of %s: table %u is outside of it", m->target, i);
-    }
-    t.at = plan->at + offset;
     for (unsigned j = 0; j < i; j++) {
-      table other = m->tables[j];
-      if (other.count != 0 && t.at < other.at + (size_t)other.count * other.step && other.at < t.at + bytes) {
-        return fail(v, TI_ERROR_FORMAT, "the plan of %s: tables %u and %u overlap", m->target, j, i);
-      }
+      const byte *other = m->tables[j].at, *end = other + (size_t)m->tables[j].count * m->tables[j].step;
+      MALFORMED(t.at < end && other < t.at + bytes, "tables %u and %u of the plan of %s overlap", j, i, m->target);
     }
     m->tables[i] = t;
   }
   return true;
 }
 
-static bool range_in(table t, uint32_t first, uint32_t count) { return inside(first, count, t.count); }
-
-static void *make(size_t count, size_t bytes) { return calloc(count == 0 ? 1 : count, bytes); }
-
-static bool read_values(const voice *v, ti_model *m) {
-  table values = m->tables[VALUES], dims = m->tables[DIMS], strings = m->tables[STRINGS];
-  uint64_t characters = 0;
-  for (uint32_t i = 0; i < values.count; i++) {
-    const byte *p = record(values, i);
-    if (!range_in(strings, u32_at(p), u32_at(p + 4)) || strings.step > 1) {
-      return fail(v, TI_ERROR_FORMAT, "value %lu: its name is outside of the strings", (unsigned long)i);
-    }
-    characters += (uint64_t)u32_at(p + 4) + 1;
-  }
-  if (characters > SIZE_MAX / 2) return fail(v, TI_ERROR_MEMORY, "the names are larger than this machine's memory");
-  m->values = make(values.count, sizeof *m->values);
-  m->dims = make(dims.count, sizeof *m->dims);
-  m->names = make((size_t)characters, 1);
-  if (m->values == NULL || m->dims == NULL || m->names == NULL) return fail(v, TI_ERROR_MEMORY, "no memory for the plan");
-  for (uint32_t i = 0; i < dims.count; i++) m->dims[i] = i64_at(record(dims, i));
-  char *name = m->names;
-  for (uint32_t i = 0; i < values.count; i++) {
-    const byte *p = record(values, i);
-    ti_value *value = &m->values[i];
-    uint32_t length = u32_at(p + 4), first = u32_at(p + 16), direction = u32_at(p + 20), fixed = u32_at(p + 32);
-    uint64_t elements = 1, bytes;
-    if (length > 0) memcpy(name, record(strings, u32_at(p)), length);
-    value->name = name;
-    name += length + 1;
-    value->type = (ti_type)u32_at(p + 8);
-    value->rank = u32_at(p + 12);
-    if (ti_type_bytes(value->type) == 0) return fail(v, TI_ERROR_FORMAT, "'%s' has an unknown type", value->name);
-    if (!range_in(dims, first, value->rank)) {
-      return fail(v, TI_ERROR_FORMAT, "'%s': its dimensions are outside of the plan's", value->name);
-    }
-    value->dims = m->dims + first;
-    for (uint32_t d = 0; d < value->rank; d++) {
-      if (value->dims[d] < 0 || !mul_u64(elements, (uint64_t)value->dims[d], &elements)) {
-        return fail(v, TI_ERROR_FORMAT, "'%s' has no possible shape", value->name);
-      }
-    }
-    if (!mul_u64(elements, ti_type_bytes(value->type), &bytes) || bytes != u64_at(p + 24) || bytes > SIZE_MAX / 4) {
-      return fail(v, TI_ERROR_FORMAT, "'%s': its shape does not make its bytes", value->name);
-    }
-    value->elements = (size_t)elements;
-    value->bytes = (size_t)bytes;
-    if (direction > 1 || (direction == 0 && m->output_count != 0)) {
-      return fail(v, TI_ERROR_FORMAT, "'%s' is in the wrong place", value->name);
-    }
-    *(direction == 0 ? &m->input_count : &m->output_count) += 1;
-    if (fixed == 0) continue;
-    table tensors = m->tables[TENSORS];
-    if (direction != 0 || fixed > tensors.count || u64_at(record(tensors, fixed - 1) + 8) != bytes) {
-      return fail(v, TI_ERROR_FORMAT, "'%s': the value that it must have is none", value->name);
-    }
-  }
-  return true;
-}
-
-static bool check_tensor(const voice *v, const ti_model *m, uint32_t i) {
-  const byte *p = record(m->tables[TENSORS], i), *stored;
-  unsigned long number = i;
-  uint32_t encoding = u32_at(p + 4), first = u32_at(p + 32), count = u32_at(p + 36);
-  ti_type type = (ti_type)u32_at(p + 16), stored_type = (ti_type)u32_at(p + 20);
-  uint64_t bytes = u64_at(p + 8), copied = 0, covered = 0;
-  size_t width = ti_type_bytes(type), stored_width = ti_type_bytes(stored_type);
-  if (u32_at(p) >= m->stored.count) return fail(v, TI_ERROR_FORMAT, "tensor %lu is not among the stored ones", number);
-  stored = record(m->stored, u32_at(p));
-  if (width == 0 || stored_width == 0) return fail(v, TI_ERROR_FORMAT, "tensor %lu has an unknown type", number);
-  if (encoding == 0) {
-    return bytes == u64_at(stored + 40) || fail(v, TI_ERROR_FORMAT, "tensor %lu has not the bytes it is stored in", number);
-  }
-  if (encoding != 1) return fail(v, TI_ERROR_FORMAT, "tensor %lu has an unknown encoding", number);
-  bool same = type == stored_type && i64_at(p + 24) == 0;
-  bool whole = kind_of(stored_type) == SIGNED || kind_of(stored_type) == UNSIGNED;
-  bool possible = whole ? kind_of(type) <= REAL : kind_of(stored_type) == REAL && kind_of(type) == REAL;
-  if (!same && !possible) return fail(v, TI_ERROR_FORMAT, "tensor %lu: its type cannot be made of the stored one", number);
-  if (u64_at(stored + 40) % stored_width != 0 || bytes % width != 0) {
-    return fail(v, TI_ERROR_FORMAT, "tensor %lu is no whole number of elements", number);
-  }
-  if (!range_in(m->tables[RUNS], first, count)) return fail(v, TI_ERROR_FORMAT, "tensor %lu: no such runs", number);
-  for (uint32_t r = first; r < first + count; r++) {
-    const byte *run = record(m->tables[RUNS], r);
-    uint64_t part, whole_run;
-    if (!mul_u64(u64_at(run), u64_at(run + 16), &part) || !add_u64(copied, part, &copied) ||
-        !add_u64(u64_at(run), u64_at(run + 8), &whole_run) || (whole_run == 0 && u64_at(run + 16) != 0) ||
-        !mul_u64(whole_run, u64_at(run + 16), &part) || !add_u64(covered, part, &covered)) {
-      return fail(v, TI_ERROR_FORMAT, "tensor %lu: its runs are endless", number);
-    }
-  }
-  if (count == 0) copied = covered = u64_at(stored + 40) / stored_width;
-  if (copied != u64_at(stored + 40) / stored_width || covered > bytes / width) {
-    return fail(v, TI_ERROR_FORMAT, "tensor %lu: its runs do not fit", number);
-  }
-  return true;
-}
-
 static bool check_stored(const voice *v, ti_model *m, const section *index, const section *weights) {
   uint64_t end = 0;
-  if (index->size % 48 != 0 || index->size / 48 > UINT32_MAX) {
-    return fail(v, TI_ERROR_FORMAT, "the index of stored tensors is no whole number of records");
-  }
+  MALFORMED(index->size % 48 != 0 || index->size / 48 > UINT32_MAX, "the index of weights is no number of records");
   m->stored = (table){index->at, (uint32_t)(index->size / 48), 48};
   m->weights = weights->at;
   for (uint32_t i = 0; i < m->stored.count; i++) {
     const byte *p = record(m->stored, i);
     uint64_t offset = u64_at(p + 32), bytes = u64_at(p + 40);
-    if (offset % LINE != 0 || offset < end || !inside(offset, bytes, weights->size)) {
-      return fail(v, TI_ERROR_FORMAT, "stored tensor %lu is outside of the weights or out of order", (unsigned long)i);
-    }
+    MALFORMED(offset % LINE != 0 || offset < end || !inside(offset, bytes, weights->size), "weight %u is not there",
+              (unsigned)i);
     end = offset + bytes;
   }
   return true;
 }
 
-/* What references may point to, in the launches around a loop or in its body: bytes that are there. */
+static bool check_tensor(const voice *v, const ti_model *m, uint32_t i) {
+  const byte *p = record(m->tables[TENSORS], i);
+  unsigned n = i;
+  uint32_t first = u32_at(p + 32), count = u32_at(p + 36);
+  ti_type type = (ti_type)u32_at(p + 16), stored_type = (ti_type)u32_at(p + 20);
+  uint64_t bytes = u64_at(p + 8), copied = 0, covered = 0, width = ti_type_bytes(type), kept = ti_type_bytes(stored_type);
+  MALFORMED(u32_at(p) >= m->stored.count || width == 0 || kept == 0 || u32_at(p + 4) > 1, "tensor %u is unknown", n);
+  uint64_t stored = u64_at(record(m->stored, u32_at(p)) + 40);
+  MALFORMED(u32_at(p + 4) == 0 && (bytes != stored || type != stored_type || i64_at(p + 24) != 0 || count != 0),
+            "tensor %u is raw, but not as it is stored", n);
+  if (u32_at(p + 4) == 0) return true;
+  bool same = type == stored_type && i64_at(p + 24) == 0;
+  bool possible = is_integer(stored_type) ? is_integer(type) || is_real(type) : is_real(stored_type) && is_real(type);
+  MALFORMED(!same && !possible, "tensor %u: its type cannot be made of the stored one", n);
+  MALFORMED(stored % kept != 0 || bytes % width != 0 || !in_table(m->tables[RUNS], first, count), "tensor %u is uneven", n);
+  for (uint32_t r = first; r < first + count; r++) {
+    const byte *run = record(m->tables[RUNS], r);
+    uint64_t part, step, times = u64_at(run + 16);
+    MALFORMED(!mul_u64(u64_at(run), times, &part) || !add_u64(copied, part, &copied) ||
+                  !add_u64(u64_at(run), u64_at(run + 8), &step) || step == 0 || !mul_u64(step, times, &part) ||
+                  !add_u64(covered, part, &covered), "tensor %u: its runs have no end", n);
+  }
+  if (count == 0) copied = covered = stored / kept;
+  MALFORMED(copied != stored / kept || covered > bytes / width, "tensor %u: its runs do not fit", n);
+  return true;
+}
+
+static bool read_value(const voice *v, ti_model *m, uint32_t i, char *name) {
+  const byte *p = record(m->tables[VALUES], i);
+  ti_value *value = &m->values[i];
+  uint32_t length = u32_at(p + 4), first = u32_at(p + 16), direction = u32_at(p + 20), fixed = u32_at(p + 32);
+  uint64_t elements = 1, bytes = 0;
+  if (length > 0) memcpy(name, record(m->tables[STRINGS], u32_at(p)), length);
+  *value = (ti_value){name, (ti_type)u32_at(p + 8), u32_at(p + 12), m->dims + first, 0, 0};
+  bool good = ti_type_bytes(value->type) != 0 && in_table(m->tables[DIMS], first, value->rank);
+  for (uint32_t d = 0; good && d < value->rank; d++) {
+    good = value->dims[d] >= 0 && mul_u64(elements, (uint64_t)value->dims[d], &elements);
+  }
+  good = good && mul_u64(elements, ti_type_bytes(value->type), &bytes) && bytes == u64_at(p + 24) && bytes <= SIZE_MAX / 4;
+  MALFORMED(!good, "'%s': its type and shape do not make its bytes", name);
+  MALFORMED(direction > 1 || (direction == 0 && m->output_count != 0), "'%s' is no input, nor an output after them", name);
+  MALFORMED(fixed != 0 && (direction != 0 || !in_table(m->tables[TENSORS], fixed - 1, 1) ||
+                           u64_at(record(m->tables[TENSORS], fixed - 1) + 8) != bytes), "'%s': its only value is none", name);
+  value->elements = (size_t)elements;
+  value->bytes = (size_t)bytes;
+  *(direction == 0 ? &m->input_count : &m->output_count) += 1;
+  return true;
+}
+
+static bool read_values(const voice *v, ti_model *m) {
+  uint32_t count = m->tables[VALUES].count;
+  uint64_t characters = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    const byte *p = record(m->tables[VALUES], i);
+    MALFORMED(!in_table(m->tables[STRINGS], u32_at(p), u32_at(p + 4)), "value %u: its name is not there", (unsigned)i);
+    characters += (uint64_t)u32_at(p + 4) + 1;
+  }
+  m->values = make(count, sizeof *m->values);
+  m->dims = make(m->tables[DIMS].count, sizeof *m->dims);
+  m->names = characters > SIZE_MAX / 2 ? NULL : make((size_t)characters, 1);
+  NO_MEMORY(m->values == NULL || m->dims == NULL || m->names == NULL, "the plan");
+  for (uint32_t i = 0; i < m->tables[DIMS].count; i++) m->dims[i] = i64_at(record(m->tables[DIMS], i));
+  char *name = m->names;
+  for (uint32_t i = 0; i < count; name += u32_at(record(m->tables[VALUES], i++) + 4) + 1) {
+    if (!read_value(v, m, i, name)) return false;
+  }
+  return true;
+}
+
+/* The bytes that references may point to, in the launches around a loop or in its body. */
 typedef struct {
   uint64_t arena;
   const uint64_t *inputs, *outputs;
   size_t input_count, output_count;
 } scope_sizes;
 
-/* The bytes from where reference `number` points to the end of what it points into, wherever it moves in `iterations`. */
-static bool reach(const ti_model *m, const scope_sizes *sizes, uint32_t number, uint64_t iterations, bool written,
-                  uint64_t *bytes) {
-  if (number >= m->tables[REFERENCES].count) return false;
+/* The bytes from where a reference points to the end of what it points into, wherever it moves in iterations 0 … last. */
+static bool reach(const ti_model *m, const scope_sizes *sizes, uint32_t number, uint64_t last, bool written, uint64_t *bytes) {
+  if (!in_table(m->tables[REFERENCES], number, 1)) return false;
   const byte *p = record(m->tables[REFERENCES], number);
   uint32_t space = u32_at(p), which = u32_at(p + 4);
   uint64_t size, offset = u64_at(p + 8);
   int64_t even = i64_at(p + 16), odd = i64_at(p + 24), highest = 0;
   if (space == ARENA) {
     size = sizes->arena;
-  } else if (space == TENSOR && which < m->tables[TENSORS].count && !written) {
+  } else if (space == TENSOR && in_table(m->tables[TENSORS], which, 1) && !written) {
     size = u64_at(record(m->tables[TENSORS], which) + 8);
   } else if (space == INPUT && which < sizes->input_count && !written) {
     size = sizes->inputs[which];
@@ -1318,177 +1031,121 @@ static bool reach(const ti_model *m, const scope_sizes *sizes, uint32_t number, 
   } else {
     return false;
   }
-  if (offset > size || size > INT64_MAX || iterations > INT64_MAX) return false;
+  if (offset > size || size > INT64_MAX || last > INT64_MAX) return false;
   /* A place moves by even + odd every two iterations, so it is farthest out in one of the first or last two. */
+  const uint64_t farthest[4] = {0, last < 1 ? last : 1, last < 1 ? 0 : last - 1, last};
   for (unsigned i = 0; i < 4; i++) {
-    uint64_t t = i < 2 ? i : iterations + 1 - i;
-    int64_t evens, odds, at;
-    if (t >= iterations) continue;
-    if (!mul_i64((int64_t)(t / 2), even, &evens) || !mul_i64((int64_t)(t / 2), odd, &odds)) return false;
-    if (t % 2 != 0 && !add_i64(evens, even, &evens)) return false;
-    if (!add_i64(evens, odds, &at) || !add_i64((int64_t)offset, at, &at) || at < 0 || (uint64_t)at > size) return false;
-    if (at > highest) highest = at;
+    int64_t evens, odds, at, t = (int64_t)farthest[i];
+    if (!mul_i64(t - t / 2, even, &evens) || !mul_i64(t / 2, odd, &odds) || !add_i64(evens, odds, &at) ||
+        !add_i64((int64_t)offset, at, &at) || at < 0 || (uint64_t)at > size) {
+      return false;
+    }
+    highest = at > highest ? at : highest;
   }
-  if (iterations == 0) highest = (int64_t)offset;
   *bytes = size - (uint64_t)highest;
   return true;
 }
 
-/* Whether `bytes` lie at a reference that does not move, or at one that need not be there and is not. */
-static bool holds(const ti_model *m, const scope_sizes *sizes, uint32_t number, bool written, bool optional,
-                  uint64_t bytes) {
-  uint64_t there;
-  if (optional && number < m->tables[REFERENCES].count && u32_at(record(m->tables[REFERENCES], number)) == NOWHERE) {
-    return true;
-  }
-  return reach(m, sizes, number, 1, written, &there) && there >= bytes;
+/* Whether `bytes` are at a reference that does not move, or at an `optional` one that is in no space. */
+static bool there(const ti_model *m, const scope_sizes *sizes, uint32_t number, bool written, bool optional, int64_t bytes) {
+  uint64_t have;
+  bool none = optional && in_table(m->tables[REFERENCES], number, 1) && u32_at(record(m->tables[REFERENCES], number)) == 0;
+  return none || (reach(m, sizes, number, 0, written, &have) && bytes >= 0 && have >= (uint64_t)bytes);
 }
 
-static bool add_mover(const voice *v, ti_model *m, size_t slot, const byte *reference) {
-  int64_t even = i64_at(reference + 16), odd = i64_at(reference + 24);
-  if (even == 0 && odd == 0) return true;
-  if (m->mover_count == m->mover_room) {
-    size_t room = m->mover_room == 0 ? 64 : 2 * m->mover_room;
-    mover *grown = realloc(m->movers, room * sizeof *grown);
-    if (grown == NULL) return fail(v, TI_ERROR_MEMORY, "no memory for the plan");
-    m->movers = grown;
-    m->mover_room = room;
-  }
-  m->movers[m->mover_count++] = (mover){slot, even, odd};
-  return true;
-}
-
-/* The slots of a launch's arguments or a loop's places. */
-static bool take_slots(const voice *v, ti_model *m, uint32_t count, size_t *slot) {
+static bool take_slots(const voice *v, ti_model *m, uint32_t first, uint32_t count, size_t *slot) {
   *slot = m->slot_count;
   m->slot_count += count;
-  return m->slot_count <= 1U << 24 || fail(v, TI_ERROR_FORMAT, "more than 2^24 arguments");
+  MALFORMED(!in_table(m->tables[REFERENCES], first, count), "arguments are outside of their table");
+  MALFORMED(m->slot_count > MAX_SLOTS, "more than 2^24 arguments");
+  return true;
 }
 
 static bool check_launches(const voice *v, ti_model *m, uint32_t first, uint32_t count, const scope_sizes *sizes,
-                           loop *around, unsigned depth);
+                           unsigned depth);
 
-static bool check_copies(const voice *v, const ti_model *m, const scope_sizes *sizes, uint32_t first, uint32_t count,
-                         uint64_t iterations) {
-  for (uint32_t i = first; i < first + count; i += 2) {
-    uint64_t there;
+/* Pairs (to, from) that a loop copies, whose sources move in `last` iterations. */
+static bool check_copies(const ti_model *m, const scope_sizes *sizes, uint32_t first, uint32_t count, uint64_t last) {
+  uint64_t have;
+  if (!in_table(m->tables[REFERENCES], first, 2 * (uint64_t)count)) return false;
+  for (uint32_t i = first; i < first + 2 * count; i += 2) {
     int64_t bytes = i64_at(record(m->tables[REFERENCES], i) + 24);
-    if (bytes < 0 || !holds(m, sizes, i, true, false, (uint64_t)bytes) ||
-        !reach(m, sizes, i + 1, iterations, false, &there) || there < (uint64_t)bytes) {
-      return fail(v, TI_ERROR_FORMAT, "reference %lu: a loop copies outside of its memory", (unsigned long)i);
-    }
+    if (!there(m, sizes, i, true, false, bytes) || !reach(m, sizes, i + 1, last, false, &have)) return false;
+    if (have < (uint64_t)bytes) return false;
   }
   return true;
 }
 
-static bool check_loop(const voice *v, ti_model *m, uint32_t number, const scope_sizes *sizes, unsigned depth) {
-  const byte *p = record(m->tables[LOOPS], number);
-  table references = m->tables[REFERENCES];
-  loop *l = &m->loops[number];
-  unsigned long n = number;
-  *l = (loop){u64_at(p + 8), u32_at(p), u32_at(p + 4), u32_at(p + 16), u32_at(p + 36), u32_at(p + 20), u32_at(p + 24),
-              u32_at(p + 28), u32_at(p + 32), u32_at(p + 40), u32_at(p + 44), u32_at(p + 48), u32_at(p + 52),
-              u32_at(p + 56), u32_at(p + 60), u32_at(p + 64), u32_at(p + 68), u32_at(p + 72), u32_at(p + 76), 0, 0, 0, true};
-  scope_sizes inner = {0, NULL, NULL, l->input_count, l->output_count};
-  if (depth >= MAX_LOOP_DEPTH) return fail(v, TI_ERROR_FORMAT, "loops nest deeper than %d", MAX_LOOP_DEPTH);
-  if (l->steps >= INT64_MAX) return fail(v, TI_ERROR_FORMAT, "loop %lu: its steps are no int64", n);
-  if (!range_in(references, l->inputs, l->input_count) || !range_in(references, l->outputs, l->output_count) ||
-      !range_in(references, l->cleared, l->cleared_count) || !range_in(references, l->before, l->before_count) ||
-      !range_in(references, l->after, l->after_count) || l->before_count % 2 != 0 || l->after_count % 2 != 0) {
-    return fail(v, TI_ERROR_FORMAT, "loop %lu: its references are outside of their table", n);
+static bool check_loop(const voice *v, ti_model *m, loop *l, const scope_sizes *sizes, unsigned depth) {
+  unsigned n = (unsigned)(l - m->loops);
+  const byte *p = record(m->tables[LOOPS], n);
+  *l = (loop){.steps = u64_at(p + 8), .first = u32_at(p), .launches = u32_at(p + 4), .taken = true};
+  memcpy(&l->at, p + 16, sizeof l->at);
+  scope_sizes inner = {0, NULL, NULL, l->at.input_count, l->at.output_count};
+  size_t outputs;
+  MALFORMED(depth > MAX_LOOP_DEPTH, "loops are nested more than %d deep", MAX_LOOP_DEPTH);
+  if (!take_slots(v, m, l->at.inputs, l->at.input_count, &l->slot)) return false;
+  if (!take_slots(v, m, l->at.outputs, l->at.output_count, &outputs)) return false;
+  MALFORMED(l->steps > INT64_MAX || !reach(m, sizes, l->at.arena, 0, true, &inner.arena) ||
+                !there(m, sizes, l->at.iteration, true, false, 8) || !there(m, sizes, l->at.trips, false, true, 8) ||
+                !there(m, sizes, l->at.enter, false, true, 1) || !there(m, sizes, l->at.go_on, false, true, 1) ||
+                !there(m, sizes, l->at.done, true, true, 8), "loop %u: a place of it is outside of its memory", n);
+  bool good = in_table(m->tables[REFERENCES], l->at.cleared, l->at.cleared_count);
+  for (uint32_t i = l->at.cleared; good && i < l->at.cleared + l->at.cleared_count; i++) {
+    good = there(m, sizes, i, true, false, i64_at(record(m->tables[REFERENCES], i) + 16));
   }
-  if (!reach(m, sizes, l->arena, 1, true, &inner.arena) || !holds(m, sizes, l->iteration, true, false, 8) ||
-      !holds(m, sizes, l->trips, false, true, 8) || !holds(m, sizes, l->enter, false, true, 1) ||
-      !holds(m, sizes, l->go_on, false, true, 1) || !holds(m, sizes, l->done, true, true, 8)) {
-    return fail(v, TI_ERROR_FORMAT, "loop %lu: a place that it uses is outside of its memory", n);
-  }
-  for (uint32_t i = l->cleared; i < l->cleared + l->cleared_count; i++) {
-    int64_t bytes = i64_at(record(references, i) + 16);
-    if (bytes < 0 || !holds(m, sizes, i, true, false, (uint64_t)bytes)) {
-      return fail(v, TI_ERROR_FORMAT, "loop %lu: it clears what is not there", n);
-    }
-  }
-  if (!check_copies(v, m, sizes, l->before, l->before_count, 1) ||
-      !check_copies(v, m, sizes, l->after, l->after_count, l->steps + 1)) {
-    return false;
-  }
-  if (!take_slots(v, m, l->input_count, &l->slot)) return false;
-  size_t slot;
-  if (!take_slots(v, m, l->output_count, &slot)) return false;
-  uint64_t *bytes = make((size_t)l->input_count + l->output_count, sizeof *bytes);
-  if (bytes == NULL) return fail(v, TI_ERROR_MEMORY, "no memory for the plan");
+  MALFORMED(!good || !check_copies(m, sizes, l->at.before, l->at.before_count, 0) ||
+                !check_copies(m, sizes, l->at.after, l->at.after_count, l->steps), "loop %u: what it copies is not there", n);
+  uint64_t *bytes = make((size_t)l->at.input_count + l->at.output_count, sizeof *bytes);
+  NO_MEMORY(bytes == NULL, "the plan");
   inner.inputs = bytes;
-  inner.outputs = bytes + l->input_count;
-  l->movers = m->mover_count;
-  bool good = true;
-  for (uint32_t i = 0; good && i < l->input_count + l->output_count; i++) {
-    bool output = i >= l->input_count;
-    uint32_t reference = output ? l->outputs + (i - l->input_count) : l->inputs + i;
-    good = reach(m, sizes, reference, l->steps, output, &bytes[i]) ||
-           fail(v, TI_ERROR_FORMAT, "loop %lu: place %lu is outside of its memory", n, (unsigned long)i);
-    good = good && add_mover(v, m, l->slot + i, record(references, reference));
+  inner.outputs = bytes + l->at.input_count;
+  for (uint32_t i = 0; good && i < l->at.input_count + l->at.output_count; i++) {
+    bool output = i >= l->at.input_count;
+    uint32_t number = output ? l->at.outputs + (i - l->at.input_count) : l->at.inputs + i;
+    good = reach(m, sizes, number, l->steps > 0 ? l->steps - 1 : 0, output, &bytes[i]) ||
+           fail(v, TI_ERROR_FORMAT, "loop %u: place %u moves outside of its memory", n, (unsigned)i);
   }
-  good = good && check_launches(v, m, l->first, l->launches, &inner, l, depth);
+  good = good && check_launches(v, m, l->first, l->launches, &inner, depth);
   free(bytes);
   return good;
 }
 
-/* Launches in a row, first those of kernels and then loops, whose bodies follow theirs in the tables made here. */
 static bool check_launches(const voice *v, ti_model *m, uint32_t first, uint32_t count, const scope_sizes *sizes,
-                           loop *around, unsigned depth) {
-  table launches = m->tables[LAUNCHES], references = m->tables[REFERENCES];
+                           unsigned depth) {
   uint64_t total = 0, bytes;
-  if (!range_in(launches, first, count)) return fail(v, TI_ERROR_FORMAT, "launches are outside of their table");
+  MALFORMED(!in_table(m->tables[LAUNCHES], first, count), "launches are outside of their table");
   for (uint32_t i = first; i < first + count; i++) {
-    const byte *p = record(launches, i);
+    const byte *p = record(m->tables[LAUNCHES], i);
     launch *l = &m->launches[i];
-    unsigned long n = i;
-    uint32_t number = u32_at(p), which = u32_at(p + 24);
-    if (l->taken) return fail(v, TI_ERROR_FORMAT, "launch %lu runs in two places", n);
+    unsigned n = i, number = u32_at(p), which = u32_at(p + 24);
+    MALFORMED(l->taken, "launch %u runs in two places", n);
     *l = (launch){NULL, NULL, u64_at(p + 16), u32_at(p + 4), u32_at(p + 8), 0, (u32_at(p + 12) & 1) != 0, true};
-    if (l->chunks > 1U << 30 || (total += l->chunks) > 1U << 30) {
-      return fail(v, TI_ERROR_FORMAT, "launch %lu: more than 2^30 chunks", n);
-    }
+    MALFORMED(l->chunks > MAX_CHUNKS || (total += l->chunks) > MAX_CHUNKS, "launch %u: more than 2^30 chunks", n);
     if (which != 0) {
-      if (which > m->tables[LOOPS].count || l->chunks != 1) return fail(v, TI_ERROR_FORMAT, "launch %lu: no such loop", n);
+      MALFORMED(!in_table(m->tables[LOOPS], which - 1, 1) || l->chunks != 1, "launch %u: its loop is none", n);
       l->loop = &m->loops[which - 1];
-      if (l->loop->taken) return fail(v, TI_ERROR_FORMAT, "loop %lu runs in two places", (unsigned long)which - 1);
-      l->loop->taken = true;
+      MALFORMED(l->loop->taken, "loop %u runs in two places", which - 1);
+      if (!check_loop(v, m, l->loop, sizes, depth + 1)) return false;
       continue;
     }
-    if (number >= m->tables[KERNELS].count || u64_at(record(m->tables[KERNELS], number)) >= m->code_size) {
-      return fail(v, TI_ERROR_FORMAT, "launch %lu: its kernel is outside of the code", n);
-    }
+    MALFORMED(!in_table(m->tables[KERNELS], number, 1) || u64_at(record(m->tables[KERNELS], number)) >= m->code_size,
+              "launch %u: its kernel is outside of the code", n);
     l->function = (kernel *)((uintptr_t)m->code + (uintptr_t)u64_at(record(m->tables[KERNELS], number)));
-    if (!range_in(references, l->references, l->count) || !take_slots(v, m, l->count, &l->slot)) {
-      return fail(v, TI_ERROR_FORMAT, "launch %lu: its arguments are outside of their table", n);
-    }
+    if (!take_slots(v, m, l->references, l->count, &l->slot)) return false;
     for (uint32_t j = 0; j < l->count; j++) {
-      const byte *reference = record(references, l->references + j);
-      uint32_t space = u32_at(reference), place = u32_at(reference + 4);
-      if (!reach(m, sizes, l->references + j, 1, false, &bytes)) {
-        return fail(v, TI_ERROR_FORMAT, "launch %lu: argument %lu is outside of its memory", n, (unsigned long)j);
-      }
-      if (around == NULL || (space != INPUT && space != OUTPUT)) continue;
-      uint32_t from = space == INPUT ? around->inputs + place : around->outputs + place;
-      if (!add_mover(v, m, l->slot + j, record(references, from))) return false;
+      MALFORMED(!reach(m, sizes, l->references + j, 0, false, &bytes), "launch %u: argument %u is none", n, (unsigned)j);
     }
-  }
-  if (around != NULL) around->mover_count = m->mover_count - around->movers;
-  for (uint32_t i = first; i < first + count; i++) {
-    loop *inner = m->launches[i].loop;
-    if (inner != NULL && !check_loop(v, m, (uint32_t)(inner - m->loops), sizes, depth + 1)) return false;
   }
   return true;
 }
 
-/* The plan of the chosen target, with everything that depends on it. */
+/* The plan of the chosen target, and the weights as far as it needs them. */
 static bool check_plan(const voice *v, ti_model *m, const section *plan) {
-  section index, weights, golden;
-  if (!read_tables(v, m, plan) || !section_find(m->file, "WIDX", 0, &index) ||
-      !section_find(m->file, "WGHT", 0, &weights) || !check_stored(v, m, &index, &weights)) {
-    return false;
-  }
+  section index, weights;
+  (void)find_section(m->file, "WIDX", 0, &index);
+  (void)find_section(m->file, "WGHT", 0, &weights);
+  if (!read_tables(v, m, plan) || !check_stored(v, m, &index, &weights)) return false;
   for (uint32_t i = 0; i < m->tables[TENSORS].count; i++) {
     if (!check_tensor(v, m, i)) return false;
   }
@@ -1498,78 +1155,41 @@ static bool check_plan(const voice *v, ti_model *m, const section *plan) {
   uint64_t *bytes = make(m->tables[VALUES].count, sizeof *bytes);
   bool good = m->launches != NULL && m->loops != NULL && bytes != NULL;
   if (!good) (void)fail(v, TI_ERROR_MEMORY, "no memory for the plan");
-  if (good) {
-    for (uint32_t i = 0; i < m->tables[VALUES].count; i++) bytes[i] = m->values[i].bytes;
-    scope_sizes sizes = {m->arena_bytes, bytes, bytes + m->input_count, m->input_count, m->output_count};
-    good = check_launches(v, m, m->main_first, m->main_count, &sizes, NULL, 0);
-  }
+  for (uint32_t i = 0; good && i < m->tables[VALUES].count; i++) bytes[i] = m->values[i].bytes;
+  const scope_sizes sizes = {m->arena_bytes, bytes, bytes + m->input_count, m->input_count, m->output_count};
+  good = good && check_launches(v, m, m->main_first, m->main_count, &sizes, 0);
   free(bytes);
-  if (good && section_find(m->file, "GOLD", 0, &golden)) {
-    m->golden = golden.at;
-    m->golden_size = (size_t)golden.size;
-  }
   return good;
 }
 
 /* ---- Tensors ---- */
 
 /* Elements converted from the stored type to that in memory; the types were checked. */
-static void expand_elements(ti_type type, byte *to, ti_type stored_type, const byte *from, size_t count, int64_t added) {
-  enum { BATCH = 256 };
-  size_t width = types[type].bytes, stored_width = types[stored_type].bytes;
-  if (type == stored_type && added == 0) {
-    memcpy(to, from, count * width);
-    return;
-  }
-  bool whole = kind_of(stored_type) != REAL;
-  for (; count > 0;) {
-    int64_t integers[BATCH];
-    double reals[BATCH];
-    size_t n = count < BATCH ? count : BATCH;
-    if (!whole) {
-      for (size_t i = 0; i < n; i++) reals[i] = load_real(stored_type, from + i * stored_width) + (double)added;
+static void convert(ti_type type, byte *to, ti_type stored_type, const byte *from, size_t count, int64_t added) {
+  size_t width = type_bytes[type], kept = type_bytes[stored_type];
+  bool same = type == stored_type && added == 0, whole = is_integer(stored_type), to_whole = is_integer(type);
+  if (same && count > 0) memcpy(to, from, count * width);
+  for (; !same && count > 0; count--, to += width, from += kept) {
+    int64_t x = whole ? (int64_t)((uint64_t)load_integer(stored_type, from) + (uint64_t)added) : 0;
+    if (to_whole) {
+      store_integer(type, to, x);
     } else {
-      uint64_t more = (uint64_t)added;
-      if (stored_type == TI_INT8) {
-        for (size_t i = 0; i < n; i++) integers[i] = (int64_t)((uint64_t)(int64_t)(int8_t)from[i] + more);
-      } else {
-        for (size_t i = 0; i < n; i++) {
-          integers[i] = (int64_t)((uint64_t)load_integer(stored_type, from + i * stored_width) + more);
-        }
-      }
-      if (kind_of(type) == REAL) {
-        for (size_t i = 0; i < n; i++) reals[i] = (double)integers[i];
-      }
+      store_real(type, to, whole ? (double)x : load_real(stored_type, from) + (double)added);
     }
-    if (kind_of(type) != REAL) {
-      for (size_t i = 0; i < n; i++) store_integer(type, to + i * width, integers[i]);
-    } else if (type == TI_FLOAT32) {
-      for (size_t i = 0; i < n; i++) {
-        float single = (float)reals[i];
-        memcpy(to + i * width, &single, sizeof single);
-      }
-    } else {
-      for (size_t i = 0; i < n; i++) store_real(type, to + i * width, reals[i]);
-    }
-    to += n * width;
-    from += n * stored_width;
-    count -= n;
   }
 }
 
 static void expand(const ti_model *m, const byte *p, byte *to, const byte *stored, uint64_t stored_bytes) {
   ti_type type = (ti_type)u32_at(p + 16), stored_type = (ti_type)u32_at(p + 20);
   uint32_t first = u32_at(p + 32), count = u32_at(p + 36);
-  size_t width = types[type].bytes, stored_width = types[stored_type].bytes;
-  if (count == 0) expand_elements(type, to, stored_type, stored, (size_t)(stored_bytes / stored_width), i64_at(p + 24));
+  size_t width = type_bytes[type], kept = type_bytes[stored_type];
+  if (count == 0) convert(type, to, stored_type, stored, (size_t)(stored_bytes / kept), i64_at(p + 24));
   for (uint32_t r = first; r < first + count; r++) {
     const byte *run = record(m->tables[RUNS], r);
-    size_t copied = (size_t)u64_at(run), left = (size_t)u64_at(run + 8);
-    if (copied == 0) to += left * width * (size_t)u64_at(run + 16);
-    for (uint64_t times = copied == 0 ? 0 : u64_at(run + 16); times > 0; times--) {
-      expand_elements(type, to, stored_type, stored, copied, i64_at(p + 24));
-      to += (copied + left) * width;
-      stored += copied * stored_width;
+    size_t copied = (size_t)u64_at(run), left = (size_t)u64_at(run + 8), times = (size_t)u64_at(run + 16);
+    if (copied == 0) to += left * width * times;
+    for (; copied != 0 && times > 0; times--, to += (copied + left) * width, stored += copied * kept) {
+      convert(type, to, stored_type, stored, copied, i64_at(p + 24));
     }
   }
 }
@@ -1579,28 +1199,21 @@ static void expand(const ti_model *m, const byte *p, byte *to, const byte *store
 static bool place_tensors(const voice *v, ti_model *m) {
   table tensors = m->tables[TENSORS];
   m->tensors = make(tensors.count, sizeof *m->tensors);
-  if (m->tensors == NULL) return fail(v, TI_ERROR_MEMORY, "no memory for the plan");
+  NO_MEMORY(m->tensors == NULL, "the plan");
   for (uint32_t i = 0; i < tensors.count; i++) {
     const byte *p = record(tensors, i);
-    if (u32_at(p + 4) == 0) continue;
-    uint64_t end, bytes = u64_at(p + 8);
-    if (!add_u64(m->expanded_bytes, bytes, &end) || end > SIZE_MAX / 2) {
-      return fail(v, TI_ERROR_MEMORY, "the weights are larger than this machine's memory");
-    }
-    m->expanded_bytes = (end + LINE - 1) / LINE * LINE + PAGE_OF_TENSORS;
+    uint64_t bytes = u32_at(p + 4) == 0 ? 0 : u64_at(p + 8) / LINE * LINE + LINE + SKEW;
+    NO_MEMORY(bytes > SIZE_MAX / 4 || (m->expanded_bytes += bytes) > SIZE_MAX / 4, "the weights");
   }
-  if (m->expanded_bytes != 0 && !block_make(&m->expanded, m->expanded_bytes)) {
-    return fail(v, TI_ERROR_MEMORY, "no memory for %llu bytes of weights", (unsigned long long)m->expanded_bytes);
-  }
+  NO_MEMORY(m->expanded_bytes != 0 && !block_make(&m->expanded, m->expanded_bytes), "the weights");
   byte *to = m->expanded.at;
   for (uint32_t i = 0; i < tensors.count; i++) {
     const byte *p = record(tensors, i), *stored = record(m->stored, u32_at(p));
-    const byte *bytes = m->weights + u64_at(stored + 32);
-    m->tensors[i] = bytes;
+    m->tensors[i] = m->weights + u64_at(stored + 32);
     if (u32_at(p + 4) == 0) continue;
-    expand(m, p, to, bytes, u64_at(stored + 40));
+    expand(m, p, to, m->tensors[i], u64_at(stored + 40));
     m->tensors[i] = to;
-    to += (u64_at(p + 8) + LINE - 1) / LINE * LINE + PAGE_OF_TENSORS;
+    to += u64_at(p + 8) / LINE * LINE + LINE + SKEW;
   }
   return true;
 }
@@ -1608,63 +1221,44 @@ static bool place_tensors(const voice *v, ti_model *m) {
 /* ---- Running ---- */
 
 /* What references mean in the launches around a loop or in its body. */
-typedef struct {
-  byte *arena;
-  void **inputs, **outputs;
-} scope;
+typedef struct { byte *arena; void **inputs, **outputs; } scope;
 
-/* The threads' words are apart, lest they share cache lines that others write. All wrap around. */
+/* The words that threads share are apart, lest they share cache lines; all count on for ever and wrap around. */
 struct ti_context {
   ti_model *model;
   void **slots;
   scope around;
-  block arena;
-  byte *resolved_arena; /* the one that the slots of this context point into */
-  atomic_bool stopped;  /* a loop made too many iterations */
-  unsigned threads, started, total;
-  block counters; /* of each launch and thread, one line */
-  pthread_t *workers;
+  block arena, counters; /* counters: of each launch and thread, one line */
+  byte *resolved_arena;  /* the one that the slots point into */
+  unsigned threads, started, numbered, total;
+  pthread_t workers[MAX_THREADS];
   pthread_mutex_t mutex;
   pthread_cond_t wake;
-  unsigned numbered;
+  atomic_bool stopped, ending; /* stopped: a loop made too many iterations */
   byte line0[LINE];
-  atomic_uint generation; /* the number of the run */
-  atomic_bool ending;
+  atomic_uint generation, sleepers; /* generation: the number of the run */
   byte line1[LINE];
   atomic_uint done; /* chunks completed in all runs */
   byte line2[LINE];
   atomic_uint front; /* the launch that the caller has reached */
-  byte line3[LINE];
-  atomic_uint sleepers;
 };
 
-static void *resolve(const ti_model *m, const scope *s, const byte *reference) {
-  uint32_t number = u32_at(reference + 4);
-  uintptr_t base, offset = (uintptr_t)u64_at(reference + 8);
-  switch (u32_at(reference)) {
-    case ARENA: base = (uintptr_t)s->arena; break;
-    case TENSOR: base = (uintptr_t)m->tensors[number]; break;
-    case INPUT: base = (uintptr_t)s->inputs[number]; break;
-    case OUTPUT: base = (uintptr_t)s->outputs[number]; break;
-    default: return NULL;
-  }
-  return (void *)(base + offset);
+static const byte *reference(const ti_model *m, uint32_t number) { return record(m->tables[REFERENCES], number); }
+
+static void *resolve(const ti_model *m, const scope *s, uint32_t number) {
+  const byte *p = reference(m, number);
+  uint32_t space = u32_at(p), which = u32_at(p + 4);
+  const void *base = space == ARENA ? s->arena : space == TENSOR ? m->tensors[which] : NULL;
+  if (space >= INPUT) base = space == INPUT ? s->inputs[which] : s->outputs[which];
+  return space == NOWHERE ? NULL : (void *)((uintptr_t)base + (uintptr_t)u64_at(p + 8));
 }
 
-static const byte *reference_at(const ti_model *m, uint32_t number) { return record(m->tables[REFERENCES], number); }
-
-static void *resolve_number(const ti_model *m, const scope *s, uint32_t number) {
-  return resolve(m, s, reference_at(m, number));
-}
-
-/* Fills the slots of launches in a row; `all`, or only those that change from run to run. */
+/* Fills the slots of launches in a row; `all`, or only those whose places change. */
 static void resolve_launches(ti_context *c, const scope *s, uint32_t first, uint32_t count, bool all) {
   const ti_model *m = c->model;
   for (const launch *l = m->launches + first; l < m->launches + first + count; l++) {
-    if (l->loop != NULL) continue;
-    for (uint32_t i = 0; i < l->count; i++) {
-      const byte *reference = reference_at(m, l->references + i);
-      if (all || u32_at(reference) >= INPUT) c->slots[l->slot + i] = resolve(m, s, reference);
+    for (uint32_t i = 0; l->loop == NULL && i < l->count; i++) {
+      if (all || u32_at(reference(m, l->references + i)) >= INPUT) c->slots[l->slot + i] = resolve(m, s, l->references + i);
     }
   }
 }
@@ -1676,71 +1270,61 @@ static void run_launch(ti_context *c, const launch *l, const scope *s, int64_t f
     run_loop(c, l->loop, s, left);
     return;
   }
-  void **arguments = c->slots + l->slot;
-  kernel *function = l->function;
-  for (int64_t chunk = first; chunk < end; chunk++) function(arguments, chunk);
+  for (int64_t chunk = first; chunk < end; chunk++) l->function(c->slots + l->slot, chunk);
 }
 
 /* "Loops" of docs/bundle.md. `left` counts the iterations that may be made down to 0. */
 static void run_loop(ti_context *c, const loop *l, const scope *around, uint64_t *left) {
   const ti_model *m = c->model;
-  const launch *body = m->launches + l->first;
-  scope inner = {resolve_number(m, around, l->arena), c->slots + l->slot, c->slots + l->slot + l->input_count};
-  for (uint32_t i = 0; i < l->input_count; i++) inner.inputs[i] = resolve_number(m, around, l->inputs + i);
-  for (uint32_t i = 0; i < l->output_count; i++) inner.outputs[i] = resolve_number(m, around, l->outputs + i);
-  resolve_launches(c, &inner, l->first, l->launches, true);
-  void *iteration = resolve_number(m, around, l->iteration), *done = resolve_number(m, around, l->done);
-  const byte *trips = resolve_number(m, around, l->trips), *go_on = resolve_number(m, around, l->go_on);
-  const byte *enter = resolve_number(m, around, l->enter);
+  void **places = c->slots + l->slot;
+  uint32_t inputs = l->at.input_count, count = inputs + l->at.output_count;
+  scope inner = {resolve(m, around, l->at.arena), places, places + inputs};
+  const byte *trips = resolve(m, around, l->at.trips), *enter = resolve(m, around, l->at.enter);
+  const byte *go_on = resolve(m, around, l->at.go_on);
+  void *iteration = resolve(m, around, l->at.iteration), *done = resolve(m, around, l->at.done);
   int64_t most = (int64_t)l->steps, t = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    places[i] = resolve(m, around, i < inputs ? l->at.inputs + i : l->at.outputs + i - inputs);
+  }
+  resolve_launches(c, &inner, l->first, l->launches, true);
+  for (uint32_t i = l->at.cleared; i < l->at.cleared + l->at.cleared_count; i++) {
+    memset(resolve(m, around, i), 0, (size_t)i64_at(reference(m, i) + 16));
+  }
+  for (uint32_t i = l->at.before; i < l->at.before + 2 * l->at.before_count; i += 2) {
+    memmove(resolve(m, around, i), resolve(m, around, i + 1), (size_t)i64_at(reference(m, i) + 24));
+  }
   if (trips != NULL && i64_at(trips) < most) most = i64_at(trips);
-  for (uint32_t i = 0; i < l->cleared_count; i++) {
-    const byte *reference = reference_at(m, l->cleared + i);
-    memset(resolve(m, around, reference), 0, (size_t)i64_at(reference + 16));
-  }
-  for (uint32_t i = 0; i < l->before_count; i += 2) {
-    const byte *to = reference_at(m, l->before + i);
-    memmove(resolve(m, around, to), resolve_number(m, around, l->before + i + 1), (size_t)i64_at(to + 24));
-  }
-  bool going = enter == NULL || *enter != 0;
-  for (; t < most && going; t++) {
+  for (bool going = enter == NULL || *enter != 0; t < most && going; going = go_on == NULL || *go_on != 0) {
     if (*left == 0) {
       atomic_store_explicit(&c->stopped, true, memory_order_relaxed);
       break;
     }
     *left -= 1;
     memcpy(iteration, &t, sizeof t);
-    for (uint32_t i = 0; i < l->launches; i++) run_launch(c, body + i, &inner, 0, (int64_t)body[i].chunks, left);
-    for (const mover *move = m->movers + l->movers, *end = move + l->mover_count; move < end; move++) {
-      uintptr_t place = (uintptr_t)c->slots[move->slot];
-      c->slots[move->slot] = (void *)(place + (uintptr_t)(t % 2 == 0 ? move->even : move->odd));
+    for (const launch *each = m->launches + l->first; each < m->launches + l->first + l->launches; each++) {
+      run_launch(c, each, &inner, 0, (int64_t)each->chunks, left);
     }
-    going = go_on == NULL || *go_on != 0;
+    for (uint32_t i = 0; i < count; i++) {
+      const byte *p = reference(m, i < inputs ? l->at.inputs + i : l->at.outputs + i - inputs);
+      places[i] = (void *)((uintptr_t)places[i] + (uintptr_t)u64_at(p + (t % 2 == 0 ? 16 : 24)));
+    }
+    t++;
+    if (t < most) resolve_launches(c, &inner, l->first, l->launches, false);
   }
-  for (uint32_t i = 0; i < l->after_count; i += 2) {
-    const byte *to = reference_at(m, l->after + i), *from = reference_at(m, l->after + i + 1);
-    uintptr_t moved = (uintptr_t)i64_at(from + 16) * (uintptr_t)(t - t / 2) + (uintptr_t)i64_at(from + 24) * (uintptr_t)(t / 2);
-    memmove(resolve(m, around, to), (void *)((uintptr_t)resolve(m, around, from) + moved), (size_t)i64_at(to + 24));
+  for (uint32_t i = l->at.after; i < l->at.after + 2 * l->at.after_count; i += 2) {
+    const byte *p = reference(m, i + 1);
+    uint64_t moved = u64_at(p + 16) * (uint64_t)(t - t / 2) + u64_at(p + 24) * (uint64_t)(t / 2);
+    const void *from = (const void *)((uintptr_t)resolve(m, around, i + 1) + (uintptr_t)moved);
+    memmove(resolve(m, around, i), from, (size_t)i64_at(reference(m, i) + 24));
   }
   if (done != NULL) memcpy(done, &t, sizeof t);
 }
 
-static void run_alone(ti_context *c) {
-  const ti_model *m = c->model;
-  for (const launch *l = m->launches + m->main_first, *end = l + m->main_count; l < end; l++) {
-    uint64_t left = m->max_iterations;
-    run_launch(c, l, &c->around, 0, (int64_t)l->chunks, &left);
-  }
-}
-
 /* Until `target` chunks are done: spins, then gives the core away, for the awaited thread may need it. */
 static void await_done(ti_context *c, unsigned target) {
-  for (unsigned spins = 0; (int)(atomic_load_explicit(&c->done, memory_order_acquire) - target) < 0; spins++) {
-    if (spins < 1000) {
-      pause_briefly();
-    } else {
-      (void)sched_yield();
-    }
+  for (unsigned n = 0; (int)(atomic_load_explicit(&c->done, memory_order_acquire) - target) < 0; n++) {
+    if (n < 1000) pause_briefly();
+    if (n >= 1000) (void)sched_yield();
   }
 }
 
@@ -1750,25 +1334,23 @@ static void await_done(ti_context *c, unsigned target) {
  * in a later run, finds nothing to take, and nobody waits for a thread, only for work. The caller is thread 0. */
 static void run_shared(ti_context *c, unsigned generation, unsigned first, unsigned me) {
   const ti_model *m = c->model;
-  unsigned base = (generation - 1) * c->total, before = 0;
+  unsigned before = (generation - 1) * c->total, threads = c->threads;
   for (unsigned n = 0; n < m->main_count; n++) {
     const launch *l = m->launches + m->main_first + n;
-    unsigned mine = 0, start_of_launch = before;
+    unsigned mine = 0, awaited = before;
     before += (unsigned)l->chunks;
     if (n < first) continue;
-    if (l->waits) await_done(c, base + start_of_launch);
+    if (l->waits) await_done(c, awaited);
     if (me == 0) atomic_store_explicit(&c->front, n, memory_order_release);
     if (me != 0 && l->waits && l->chunks == 1) continue; /* the caller ran what came before */
-    for (unsigned turn = 0; turn < c->threads; turn++) {
-      unsigned part = (me + turn) % c->threads;
-      unsigned start = (unsigned)((part * l->chunks + c->threads - 1) / c->threads);
-      unsigned end = (unsigned)(((part + 1) * l->chunks + c->threads - 1) / c->threads);
-      atomic_uint *counter = (atomic_uint *)(void *)(c->counters.at + ((size_t)n * c->threads + part) * LINE);
+    for (unsigned turn = 0; turn < threads; turn++) {
+      unsigned part = (me + turn) % threads, start = (unsigned)((part * l->chunks + threads - 1) / threads);
+      unsigned size = (unsigned)(((part + 1) * l->chunks + threads - 1) / threads) - start, at;
+      atomic_uint *counter = (atomic_uint *)(void *)(c->counters.at + ((size_t)n * threads + part) * LINE);
       unsigned taken = atomic_load_explicit(counter, memory_order_relaxed);
-      for (unsigned at; (at = taken - (generation - 1) * (end - start)) < end - start;) {
-        if (!atomic_compare_exchange_weak_explicit(counter, &taken, taken + 1, memory_order_relaxed, memory_order_relaxed)) {
+      while ((at = taken - (generation - 1) * size) < size) {
+        if (!atomic_compare_exchange_weak_explicit(counter, &taken, taken + 1, memory_order_relaxed, memory_order_relaxed))
           continue;
-        }
         uint64_t left = m->max_iterations;
         run_launch(c, l, &c->around, start + at, (int64_t)start + at + 1, &left);
         taken++;
@@ -1781,147 +1363,125 @@ static void run_shared(ti_context *c, unsigned generation, unsigned first, unsig
 
 static void *work(void *given) {
   ti_context *c = given;
-  unsigned seen = 0, me, spins = 0;
-  (void)flush_subnormals();
+  unsigned seen = 0, spins = 0;
+  (void)float_mode(true, 0);
   (void)pthread_mutex_lock(&c->mutex);
-  me = ++c->numbered;
+  unsigned me = ++c->numbered;
   (void)pthread_mutex_unlock(&c->mutex);
-  for (;;) {
+  while (!atomic_load(&c->ending)) {
     unsigned generation = atomic_load(&c->generation);
     if (generation != seen) {
-      if (atomic_load(&c->ending)) return NULL;
       run_shared(c, generation, atomic_load_explicit(&c->front, memory_order_acquire), me);
       seen = generation;
       spins = 0;
-    } else if (spins < 2000) {
-      spins++;
+    } else if (spins++ < 2000) {
       pause_briefly();
     } else {
       (void)pthread_mutex_lock(&c->mutex);
       (void)atomic_fetch_add(&c->sleepers, 1);
-      while (atomic_load(&c->generation) == seen) (void)pthread_cond_wait(&c->wake, &c->mutex);
+      while (atomic_load(&c->generation) == seen && !atomic_load(&c->ending)) (void)pthread_cond_wait(&c->wake, &c->mutex);
       (void)atomic_fetch_sub(&c->sleepers, 1);
       (void)pthread_mutex_unlock(&c->mutex);
     }
   }
+  return NULL;
 }
 
-/* A new number, and those awake who sleep: a sleeper counts itself before it looks at the number for the last time. */
-static unsigned next_generation(ti_context *c) {
-  unsigned generation = atomic_fetch_add(&c->generation, 1) + 1;
-  if (atomic_load(&c->sleepers) != 0) {
-    (void)pthread_mutex_lock(&c->mutex);
-    (void)pthread_cond_broadcast(&c->wake);
-    (void)pthread_mutex_unlock(&c->mutex);
-  }
-  return generation;
+/* A sleeper counts itself before it looks for the last time, so that it is woken or sees what changed. */
+static void wake_sleepers(ti_context *c) {
+  if (atomic_load(&c->sleepers) == 0) return;
+  (void)pthread_mutex_lock(&c->mutex);
+  (void)pthread_cond_broadcast(&c->wake);
+  (void)pthread_mutex_unlock(&c->mutex);
 }
 
 void ti_context_close(ti_context *c) {
   if (c == NULL) return;
-  if (c->started > 0) {
-    atomic_store(&c->ending, true);
-    (void)next_generation(c);
-    for (unsigned i = 0; i < c->started; i++) (void)pthread_join(c->workers[i], NULL);
-  }
+  atomic_store(&c->ending, true);
+  wake_sleepers(c);
+  for (unsigned i = 0; i < c->started; i++) (void)pthread_join(c->workers[i], NULL);
   (void)pthread_mutex_destroy(&c->mutex);
   (void)pthread_cond_destroy(&c->wake);
-  free(c->workers);
   free(c->counters.memory);
   free(c->arena.memory);
   free(c->slots);
   free(c);
 }
 
-static ti_context *context_make(const voice *v, ti_model *m, unsigned threads) {
+static bool context_make(const voice *v, ti_model *m, unsigned threads, ti_context **made) {
   long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  ti_context *c = *made = calloc(1, sizeof *c);
   bool shared = false;
-  uint64_t total = 0;
+  NO_MEMORY(c == NULL, "a context");
   if (threads == 0) threads = cores > 0 ? (unsigned)cores : 1;
-  if (threads > MAX_THREADS) threads = MAX_THREADS;
-  for (uint32_t i = 0; i < m->main_count; i++) {
-    const launch *l = m->launches + m->main_first + i;
+  for (const launch *l = m->launches + m->main_first; l < m->launches + m->main_first + m->main_count; l++) {
     shared = shared || l->chunks > 1 || (l->loop != NULL && !l->waits);
-    total += l->chunks;
-  }
-  ti_context *c = calloc(1, sizeof *c);
-  if (c == NULL) {
-    (void)fail(v, TI_ERROR_MEMORY, "no memory for a context");
-    return NULL;
+    c->total += (unsigned)l->chunks;
   }
   c->model = m;
-  c->threads = shared ? threads : 1;
-  c->total = (unsigned)total;
+  c->threads = !shared ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+  c->slots = make(m->slot_count, sizeof *c->slots);
   (void)pthread_mutex_init(&c->mutex, NULL);
   (void)pthread_cond_init(&c->wake, NULL);
-  c->slots = make(m->slot_count, sizeof *c->slots);
-  c->workers = make(c->threads, sizeof *c->workers);
-  bool good = c->slots != NULL && c->workers != NULL;
-  if (c->threads > 1) good = good && block_make(&c->counters, (uint64_t)m->main_count * c->threads * LINE);
-  if (!good) (void)fail(v, TI_ERROR_MEMORY, "no memory for a context");
-  while (good && c->started + 1 < c->threads) {
+  NO_MEMORY(c->slots == NULL, "a context");
+  NO_MEMORY(c->threads > 1 && !block_make(&c->counters, (uint64_t)m->main_count * c->threads * LINE), "a context");
+  for (; c->started + 1 < c->threads; c->started++) {
     int failed = pthread_create(&c->workers[c->started], NULL, work, c);
-    if (failed != 0) good = fail(v, TI_ERROR_MEMORY, "cannot start a thread: %s", strerror(failed));
-    c->started += good ? 1 : 0;
+    REFUSE(failed != 0, TI_ERROR_MEMORY, "cannot start a thread: %s", strerror(failed));
   }
-  if (good) return c;
-  ti_context_close(c);
-  return NULL;
+  return true;
 }
 
 ti_context *ti_context_open(ti_model *m, unsigned threads, ti_error *error) {
   voice v = {m->name, error};
+  ti_context *c;
   if (error != NULL) *error = (ti_error){TI_OK, ""};
-  return context_make(&v, m, threads != 0 ? threads : m->context->threads);
+  if (context_make(&v, m, threads != 0 ? threads : m->context->threads, &c)) return c;
+  ti_context_close(c);
+  return NULL;
 }
 
-ti_code ti_context_run(ti_context *c, const void *const *inputs, void *const *outputs, void *arena, ti_error *error) {
+static bool run(const voice *v, ti_context *c, const void *const *inputs, void *const *outputs, void *arena) {
   const ti_model *m = c->model;
-  voice v = {m->name, error};
-  ti_error unused;
-  if (error == NULL) v.error = &unused;
-  *v.error = (ti_error){TI_OK, ""};
   for (size_t i = 0; i < m->input_count + m->output_count; i++) {
     const ti_value *value = &m->values[i];
     const void *at = i < m->input_count ? inputs[i] : outputs[i - m->input_count];
     uint32_t fixed = u32_at(record(m->tables[VALUES], (uint32_t)i) + 32);
-    if (at == NULL && value->bytes != 0) {
-      (void)fail(&v, TI_ERROR_ARGUMENT, "no memory given for '%s'", value->name);
-    } else if (fixed != 0 && value->bytes != 0 && memcmp(at, m->tensors[fixed - 1], value->bytes) != 0) {
-      (void)fail(&v, TI_ERROR_INPUT, "'%s' is not the value that the bundle was made for", value->name);
-    } else {
-      continue;
-    }
-    return v.error->code;
+    REFUSE(at == NULL && value->bytes != 0, TI_ERROR_ARGUMENT, "no memory given for '%s'", value->name);
+    REFUSE(fixed != 0 && value->bytes != 0 && memcmp(at, m->tensors[fixed - 1], value->bytes) != 0, TI_ERROR_INPUT,
+           "'%s' is not the value that the bundle was made for", value->name);
   }
-  if (arena == NULL && c->arena.at == NULL && !block_make(&c->arena, m->arena_bytes)) {
-    (void)fail(&v, TI_ERROR_MEMORY, "no memory for an arena of %llu bytes", (unsigned long long)m->arena_bytes);
-    return v.error->code;
-  }
-  if ((uintptr_t)arena % LINE != 0) {
-    (void)fail(&v, TI_ERROR_ARGUMENT, "the arena is not at a multiple of %d", LINE);
-    return v.error->code;
-  }
-  /* Kernels take their arguments without const; they do not write inputs. */
-  memcpy(&c->around.inputs, &inputs, sizeof inputs);
+  NO_MEMORY(arena == NULL && c->arena.at == NULL && !block_make(&c->arena, m->arena_bytes), "the arena");
+  REFUSE((uintptr_t)arena % LINE != 0, TI_ERROR_ARGUMENT, "the arena is not at a multiple of 64");
+  memcpy(&c->around.inputs, &inputs, sizeof inputs); /* kernels take all arguments without const */
   memcpy(&c->around.outputs, &outputs, sizeof outputs);
   c->around.arena = arena != NULL ? arena : c->arena.at;
   resolve_launches(c, &c->around, m->main_first, m->main_count, c->around.arena != c->resolved_arena);
   c->resolved_arena = c->around.arena;
-  uintptr_t mode = flush_subnormals();
+  uintptr_t mode = float_mode(true, 0);
   if (c->threads == 1) {
-    run_alone(c);
+    for (const launch *l = m->launches + m->main_first, *end = l + m->main_count; l < end; l++) {
+      uint64_t left = m->max_iterations;
+      run_launch(c, l, &c->around, 0, (int64_t)l->chunks, &left);
+    }
   } else {
     atomic_store_explicit(&c->front, 0, memory_order_relaxed);
-    unsigned generation = next_generation(c);
+    unsigned generation = atomic_fetch_add(&c->generation, 1) + 1;
+    wake_sleepers(c);
     run_shared(c, generation, 0, 0);
     await_done(c, generation * c->total);
   }
-  restore_subnormals(mode);
-  if (atomic_load_explicit(&c->stopped, memory_order_relaxed)) {
-    atomic_store_explicit(&c->stopped, false, memory_order_relaxed);
-    (void)fail(&v, TI_ERROR_LIMIT, "a loop made more than %llu iterations", (unsigned long long)m->max_iterations);
-  }
+  (void)float_mode(false, mode);
+  REFUSE(atomic_exchange_explicit(&c->stopped, false, memory_order_relaxed), TI_ERROR_LIMIT,
+         "a loop made more than %llu iterations", (unsigned long long)m->max_iterations);
+  return true;
+}
+
+ti_code ti_context_run(ti_context *c, const void *const *inputs, void *const *outputs, void *arena, ti_error *error) {
+  ti_error own;
+  voice v = {c->model->name, error != NULL ? error : &own};
+  v.error->code = TI_OK;
+  (void)run(&v, c, inputs, outputs, arena);
   return v.error->code;
 }
 
@@ -1934,72 +1494,51 @@ ti_code ti_run(ti_model *m, const void *const *inputs, void *const *outputs, voi
 void ti_close(ti_model *m) {
   if (m == NULL) return;
   ti_context_close(m->context);
-  free(m->expanded.memory);
-  free(m->tensors);
-  free(m->values);
-  free(m->dims);
-  free(m->names);
-  free(m->launches);
-  free(m->loops);
-  free(m->movers);
+  void *const blocks[] = {m->expanded.memory, m->tensors, m->values, m->dims, m->names, m->launches, m->loops, m->name};
+  for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);
   pages_drop(&m->code_pages);
   pages_drop(&m->mapped);
-  free(m->name);
   free(m);
 }
 
-/* The rest of opening, once the bytes are there; `file` is the descriptor, or -1. */
+static bool map_file(const voice *v, ti_model *m, const char *path, int *file) {
+  struct stat status;
+  *file = open(path, O_RDONLY | O_CLOEXEC);
+  REFUSE(*file < 0 || fstat(*file, &status) != 0, TI_ERROR_FILE, "%s", strerror(errno));
+  REFUSE(!S_ISREG(status.st_mode) || status.st_size == 0, TI_ERROR_FILE, "an empty file, or none that can be mapped");
+  REFUSE((uint64_t)status.st_size > SIZE_MAX / 2, TI_ERROR_FILE, "larger than this machine's memory");
+  REFUSE(!pages_of(&m->mapped, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, *file, 0), TI_ERROR_FILE, "cannot be mapped: %s",
+         strerror(errno));
+  m->file = m->mapped.at;
+  m->size = m->mapped.size;
+  return true;
+}
+
 static bool open_model(const voice *v, ti_model *m, const ti_options *options, int file) {
-  section plan, code, manifest;
-  if (!check_header(v, m->file, m->size) || !check_sections(v, m->file, m->size) ||
-      !check_signature(v, m->file, options) || !choose_target(v, m, options->target, &plan) ||
-      !find_code(v, m, plan.group, options, &code)) {
-    return false;
-  }
-  (void)section_find(m->file, "MANI", 0, &manifest);
-  m->manifest = manifest.at;
-  m->manifest_size = (size_t)manifest.size;
+  section plan;
   m->max_iterations = options->max_loop_iterations != 0 ? options->max_loop_iterations : 10000000;
-  if (m->code == NULL && code.size != 0) {
-    if (!pages_of_code(&m->code_pages, code.at, (size_t)code.size, file, code.offset)) {
-      return fail(v, TI_ERROR_MEMORY, "no executable memory for its code: %s", strerror(errno));
-    }
-    m->code = m->code_pages.at;
-  }
-  if (!check_plan(v, m, &plan) || !place_tensors(v, m)) return false;
-  m->context = context_make(v, m, options->threads);
-  return m->context != NULL;
+  REFUSE((uintptr_t)m->file % LINE != 0, TI_ERROR_ARGUMENT, "its bytes do not begin at a multiple of 64");
+  return check_header(v, m->file, m->size) && check_sections(v, m->file, m->size) &&
+         check_signature(v, m->file, options) && choose_target(v, m, options->target, &plan) &&
+         find_code(v, m, plan.group, options, file) && check_plan(v, m, &plan) && place_tensors(v, m) &&
+         context_make(v, m, options->threads, &m->context);
 }
 
 static ti_model *open_any(const char *path, const void *bytes, size_t size, const ti_options *options, ti_error *error) {
   static const ti_options defaults;
   const char *name = path != NULL ? path : "bundle";
   voice v = {name, error};
+  int file = -1;
   if (error != NULL) *error = (ti_error){TI_OK, ""};
   ti_model *m = calloc(1, sizeof *m);
-  int file = -1;
   bool good = m != NULL && (m->name = malloc(strlen(name) + 1)) != NULL;
-  if (!good) (void)fail(&v, TI_ERROR_MEMORY, "no memory for a model");
-  if (good) memcpy(m->name, name, strlen(name) + 1);
-  if (good && path != NULL) {
-    struct stat status;
-    file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0 || fstat(file, &status) != 0) {
-      good = fail(&v, TI_ERROR_FILE, "%s", strerror(errno));
-    } else if (!S_ISREG(status.st_mode) || status.st_size == 0) {
-      good = fail(&v, TI_ERROR_FILE, "an empty file, or none that can be mapped");
-    } else if ((uint64_t)status.st_size > SIZE_MAX / 2 ||
-               !pages_of(&m->mapped, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0)) {
-      good = fail(&v, TI_ERROR_FILE, "cannot be mapped: it is too large for this machine, or %s", strerror(errno));
-    }
-    bytes = m == NULL ? NULL : m->mapped.at;
-    size = m == NULL ? 0 : m->mapped.size;
-  }
-  if (good && (bytes == NULL || size > SIZE_MAX / 2)) good = fail(&v, TI_ERROR_ARGUMENT, "no bytes were given");
-  if (good) {
+  if (!good) {
+    (void)fail(&v, TI_ERROR_MEMORY, "no memory for a model");
+  } else {
+    memcpy(m->name, name, strlen(name) + 1);
     m->file = bytes;
     m->size = size;
-    good = open_model(&v, m, options != NULL ? options : &defaults, file);
+    good = (path == NULL || map_file(&v, m, path, &file)) && open_model(&v, m, options != NULL ? options : &defaults, file);
   }
   if (file >= 0) (void)close(file);
   if (good) return m;
@@ -2008,7 +1547,7 @@ static ti_model *open_any(const char *path, const void *bytes, size_t size, cons
 }
 
 ti_model *ti_open(const char *path, const ti_options *options, ti_error *error) {
-  return open_any(path != NULL ? path : "", NULL, 0, options, error);
+  return open_any(path, NULL, 0, options, error);
 }
 
 ti_model *ti_open_memory(const void *bytes, size_t size, const ti_options *options, ti_error *error) {
@@ -2020,15 +1559,15 @@ size_t ti_output_count(const ti_model *m) { return m->output_count; }
 size_t ti_arena_bytes(const ti_model *m) { return (size_t)m->arena_bytes; }
 size_t ti_expanded_bytes(const ti_model *m) { return (size_t)m->expanded_bytes; }
 const char *ti_target(const ti_model *m) { return m->target; }
-const ti_value *ti_input(const ti_model *m, size_t i) { return i < m->input_count ? &m->values[i] : NULL; }
-
+const ti_value *ti_input(const ti_model *m, size_t i) { return i < m->input_count ? m->values + i : NULL; }
 const ti_value *ti_output(const ti_model *m, size_t i) {
-  return i < m->output_count ? &m->values[m->input_count + i] : NULL;
+  return i < m->output_count ? m->values + m->input_count + i : NULL;
 }
 
 const char *ti_manifest(const ti_model *m, size_t *size) {
-  *size = m->manifest_size;
-  return (const char *)m->manifest;
+  section s = section_at(m->file, 0);
+  *size = (size_t)s.size;
+  return (const char *)s.at;
 }
 
 static const ti_value *named(const ti_value *values, size_t count, const char *name, size_t *index) {
@@ -2059,88 +1598,99 @@ static uint32_t golden_hash(uint32_t i, uint32_t seed) {
   return x ^ x >> 15;
 }
 
-static bool golden_input(const voice *v, const ti_model *m, const ti_value *value, const byte *p, byte *to) {
-  uint32_t what = u32_at(p), seed = u32_at(p + 4);
+static bool golden_input(const voice *v, const section *golden, const ti_value *value, const byte *p, byte *to) {
+  uint32_t way = u32_at(p), seed = u32_at(p + 4);
   double low = f64_at(p + 8), high = f64_at(p + 16);
-  size_t width = types[value->type].bytes;
-  kind_of_type kind = kind_of(value->type);
-  if (what == 0) {
-    if (!inside(u64_at(p + 24), u64_at(p + 32), m->golden_size) || u64_at(p + 32) != value->bytes) {
-      return fail(v, TI_ERROR_FORMAT, "golden vectors: the bytes of '%s' are not there", value->name);
-    }
-    if (value->bytes != 0) memcpy(to, m->golden + u64_at(p + 24), value->bytes);
-  } else if (what == 1 && kind == REAL) {
-    for (size_t i = 0; i < value->elements; i++) {
-      double step = (high - low) * (double)(golden_hash((uint32_t)i, seed) >> 8);
-      double wide = low + step / 16777216.0;
-      store_real(value->type, to + i * width, value->type == TI_FLOAT64 ? wide : (double)(float)wide);
-    }
-  } else if (what == 2 && (kind == SIGNED || kind == UNSIGNED)) {
-    if (!(fabs(low) <= 0x1p53 && high > low && high - low <= 0x1p32 && floor(low) == low && floor(high) == high)) {
-      return fail(v, TI_ERROR_FORMAT, "golden vectors: the range of '%s' is none of integers", value->name);
-    }
-    uint64_t count = (uint64_t)(high - low);
-    for (size_t i = 0; i < value->elements; i++) {
-      store_integer(value->type, to + i * width, (int64_t)low + (int64_t)(golden_hash((uint32_t)i, seed) * count >> 32));
-    }
-  } else {
-    return fail(v, TI_ERROR_FORMAT, "golden vectors: '%s' is made in an unknown way", value->name);
+  bool whole = fabs(low) <= 0x1p53 && high > low && high - low <= 0x1p32 && floor(low) == low && floor(high) == high;
+  bool known = way == 0 || (way == 1 && is_real(value->type)) || (way == 2 && is_integer(value->type) && whole);
+  MALFORMED(!known, "golden vectors: '%s' is made in an unknown way", value->name);
+  MALFORMED(way == 0 && (!inside(u64_at(p + 24), value->bytes, golden->size) || u64_at(p + 32) != value->bytes),
+            "golden vectors: the bytes of '%s' are not there", value->name);
+  if (way == 0 && value->bytes != 0) memcpy(to, golden->at + u64_at(p + 24), value->bytes);
+  for (size_t i = 0; way != 0 && i < value->elements; i++, to += type_bytes[value->type]) {
+    uint32_t hash = golden_hash((uint32_t)i, seed);
+    double real = low + (high - low) * (hash >> 8) / 0x1p24;
+    if (way == 1) store_real(value->type, to, value->type == TI_FLOAT64 ? real : (double)(float)real);
+    if (way == 2) store_integer(value->type, to, (int64_t)low + (int64_t)(hash * (uint64_t)(high - low) >> 32));
   }
   return true;
 }
 
-/* The distance of two elements (or of a part of complex ones), and both as numbers. */
+/* The distance of two elements, or of a part of complex ones, and both as numbers. */
 static double distance(ti_type type, const byte *got, const byte *wanted, double *a, double *b) {
-  kind_of_type kind = kind_of(type);
-  if (kind == REAL) {
+  if (is_real(type)) {
     *a = load_real(type, got);
     *b = load_real(type, wanted);
-  } else if (kind == OPAQUE) {
-    *a = got[0];
-    *b = wanted[0];
-    return got[0] == wanted[0] ? 0 : (double)INFINITY;
-  } else {
-    int64_t x = load_integer(type, got), y = load_integer(type, wanted);
-    *a = type == TI_UINT64 ? (double)(uint64_t)x : (double)x;
-    *b = type == TI_UINT64 ? (double)(uint64_t)y : (double)y;
-    if (x == y) return 0;
-    return fabs(*a - *b) < 1 ? 1 : fabs(*a - *b);
+    if (isnan(*a) || isnan(*b)) return isnan(*a) && isnan(*b) ? 0 : (double)INFINITY;
+    return *a == *b ? 0 : fabs(*a - *b);
   }
-  if (isnan(*a) || isnan(*b)) return isnan(*a) && isnan(*b) ? 0 : (double)INFINITY;
-  return isinf(*a) && isinf(*b) && signbit(*a) == signbit(*b) ? 0 : fabs(*a - *b);
+  int64_t x = load_integer(type, got), y = load_integer(type, wanted);
+  *a = type == TI_UINT64 ? (double)(uint64_t)x : (double)x;
+  *b = type == TI_UINT64 ? (double)(uint64_t)y : (double)y;
+  return x == y ? 0 : !is_integer(type) ? (double)INFINITY : fmax(1, fabs(*a - *b));
 }
 
-static bool golden_output(const voice *v, const ti_model *m, const ti_value *value, const byte *p, const byte *got,
+static bool golden_output(const voice *v, const section *golden, const ti_value *value, const byte *p, const byte *got,
                           ti_report *r) {
-  uint64_t first = u64_at(p), step = u64_at(p + 8), count = u64_at(p + 16), bytes, last;
-  size_t width = types[value->type].bytes;
-  bool complex_type = kind_of(value->type) == COMPLEX;
-  ti_type part = value->type == TI_COMPLEX64 ? TI_FLOAT32 : complex_type ? TI_FLOAT64 : value->type;
-  if (!mul_u64(count, width, &bytes) || !inside(u64_at(p + 40), bytes, m->golden_size) ||
-      (count > 0 && (!mul_u64(count - 1, step, &last) || !add_u64(first, last, &last) || last >= value->elements))) {
-    return fail(v, TI_ERROR_FORMAT, "golden vectors: the elements of '%s' are not there", value->name);
-  }
+  uint64_t first = u64_at(p), step = u64_at(p + 8), count = u64_at(p + 16), bytes, last = 0;
+  size_t width = type_bytes[value->type];
+  ti_type part = value->type == TI_COMPLEX64 ? TI_FLOAT32 : value->type == TI_COMPLEX128 ? TI_FLOAT64 : value->type;
+  bool there_are = mul_u64(count, width, &bytes) && inside(u64_at(p + 40), bytes, golden->size) &&
+                   (count == 0 || (mul_u64(count - 1, step, &last) && add_u64(first, last, &last) && last < value->elements));
+  MALFORMED(!there_are, "golden vectors: the elements of '%s' are not there", value->name);
   r->compared = count;
   r->absolute = f64_at(p + 24);
   r->relative = f64_at(p + 32);
   for (uint64_t i = 0; i < count; i++) {
-    const byte *a = got + (size_t)(first + i * step) * width, *b = m->golden + u64_at(p + 40) + i * width;
+    const byte *a = got + (size_t)(first + i * step) * width, *b = golden->at + u64_at(p + 40) + i * width;
     bool good = true;
-    for (size_t at = 0; at < width; at += types[part].bytes) {
+    for (size_t at = 0; at < width; at += type_bytes[part]) {
       double x, y, error = distance(part, a + at, b + at, &x, &y);
-      double allowed = isfinite(y) ? r->absolute + r->relative * fabs(y) : r->absolute;
+      double allowed = r->absolute + (isfinite(y) ? r->relative * fabs(y) : 0);
       double share = error == 0 ? 0 : allowed > 0 ? error / allowed : (double)INFINITY;
-      good = good && error <= (allowed > 0 ? allowed : 0);
-      if (error > r->worst_error) r->worst_error = error;
-      if (share > r->share || (i == 0 && at == 0)) {
-        r->share = share;
-        r->worst_element = first + i * step;
-        r->got = x;
-        r->wanted = y;
-      }
+      good = good && share <= 1;
+      r->worst_error = fmax(r->worst_error, error);
+      if (share <= r->share && (i != 0 || at != 0)) continue;
+      r->share = share, r->worst_element = first + i * step, r->got = x, r->wanted = y;
     }
     r->failed += good ? 0 : 1;
   }
+  return true;
+}
+
+static bool verify(const voice *v, ti_model *m, void (*report)(void *, const ti_report *), void *user, block *blocks,
+                   void **places) {
+  size_t inputs = m->input_count, outputs = m->output_count;
+  uint64_t records, failed = 0, compared = 0;
+  const char *where = "";
+  section golden;
+  NO_MEMORY(blocks == NULL || places == NULL, "golden vectors");
+  REFUSE(!find_section(m->file, "GOLD", 0, &golden), TI_ERROR_ARGUMENT, "it holds no golden vectors");
+  uint32_t vectors = golden.size < GOLDEN_HEADER ? 0 : u32_at(golden.at);
+  MALFORMED(vectors == 0 || u32_at(golden.at + 4) != inputs || u32_at(golden.at + 8) != outputs ||
+                !mul_u64((uint64_t)vectors * GOLDEN_RECORD, inputs + outputs, &records) ||
+                !inside(GOLDEN_HEADER, records, golden.size), "golden vectors: not those of this plan");
+  for (size_t i = 0; i < inputs + outputs; i++) {
+    NO_MEMORY(!block_make(&blocks[i], m->values[i].bytes), "golden vectors");
+    places[i] = blocks[i].at;
+  }
+  const byte *input = golden.at + GOLDEN_HEADER, *output = input + (size_t)vectors * inputs * GOLDEN_RECORD;
+  for (uint32_t n = 0; n < vectors; n++) {
+    for (size_t i = 0; i < inputs; i++, input += GOLDEN_RECORD) {
+      if (!golden_input(v, &golden, &m->values[i], input, blocks[i].at)) return false;
+    }
+    if (!run(v, m->context, (const void *const *)places, places + inputs, NULL)) return false;
+    for (size_t i = 0; i < outputs; i++, output += GOLDEN_RECORD) {
+      ti_report r = {.vector = n, .output = i, .name = m->values[inputs + i].name};
+      if (!golden_output(v, &golden, &m->values[inputs + i], output, blocks[inputs + i].at, &r)) return false;
+      if (r.failed != 0 && failed == 0) where = r.name;
+      failed += r.failed;
+      compared += r.compared;
+      if (report != NULL) report(user, &r);
+    }
+  }
+  REFUSE(failed != 0, TI_ERROR_VERIFY, "%llu of %llu elements of its golden vectors failed, the first in '%s'",
+         (unsigned long long)failed, (unsigned long long)compared, where);
   return true;
 }
 
@@ -2148,54 +1698,12 @@ ti_code ti_verify(ti_model *m, void (*report)(void *user, const ti_report *repor
   ti_error own;
   voice v = {m->name, error != NULL ? error : &own};
   size_t count = m->input_count + m->output_count;
-  uint64_t records, failed = 0, compared = 0;
-  const char *where = NULL;
-  *v.error = (ti_error){TI_OK, ""};
-  if (m->golden == NULL) {
-    (void)fail(&v, TI_ERROR_ARGUMENT, "it holds no golden vectors");
-    return v.error->code;
-  }
-  uint32_t vectors = m->golden_size < GOLDEN_HEADER ? 0 : u32_at(m->golden);
-  if (vectors == 0 || u32_at(m->golden + 4) != m->input_count || u32_at(m->golden + 8) != m->output_count ||
-      !mul_u64((uint64_t)vectors * GOLDEN_RECORD, count, &records) ||
-      !inside(GOLDEN_HEADER, records, m->golden_size)) {
-    (void)fail(&v, TI_ERROR_FORMAT, "golden vectors: not of the inputs and outputs of this plan");
-    return v.error->code;
-  }
   block *blocks = make(count, sizeof *blocks);
   void **places = make(count, sizeof *places);
-  bool good = blocks != NULL && places != NULL;
-  for (size_t i = 0; good && i < count; i++) {
-    good = block_make(&blocks[i], m->values[i].bytes);
-    places[i] = blocks[i].at;
-  }
-  if (!good) (void)fail(&v, TI_ERROR_MEMORY, "no memory for its inputs and outputs");
-  const void *const *inputs;
-  memcpy(&inputs, &places, sizeof inputs);
-  for (uint32_t n = 0; good && n < vectors; n++) {
-    const byte *of_inputs = m->golden + GOLDEN_HEADER + (size_t)n * m->input_count * GOLDEN_RECORD;
-    const byte *of_outputs = m->golden + GOLDEN_HEADER +
-                             ((size_t)vectors * m->input_count + (size_t)n * m->output_count) * GOLDEN_RECORD;
-    for (size_t i = 0; good && i < m->input_count; i++) {
-      good = golden_input(&v, m, &m->values[i], of_inputs + i * GOLDEN_RECORD, blocks[i].at);
-    }
-    good = good && ti_run(m, inputs, places + m->input_count, NULL, v.error) == TI_OK;
-    for (size_t i = 0; good && i < m->output_count; i++) {
-      const ti_value *value = &m->values[m->input_count + i];
-      ti_report r = {n, i, value->name, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-      good = golden_output(&v, m, value, of_outputs + i * GOLDEN_RECORD, blocks[m->input_count + i].at, &r);
-      if (good && r.failed != 0 && where == NULL) where = value->name;
-      failed += r.failed;
-      compared += r.compared;
-      if (good && report != NULL) report(user, &r);
-    }
-  }
+  v.error->code = TI_OK;
+  (void)verify(&v, m, report, user, blocks, places);
   for (size_t i = 0; blocks != NULL && i < count; i++) free(blocks[i].memory);
   free(blocks);
   free(places);
-  if (good && failed != 0) {
-    (void)fail(&v, TI_ERROR_VERIFY, "%llu of %llu elements of its golden vectors failed, the first in '%s'",
-               (unsigned long long)failed, (unsigned long long)compared, where);
-  }
   return v.error->code;
 }

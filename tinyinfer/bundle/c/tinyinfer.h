@@ -1,6 +1,6 @@
 /* tinyinfer: runs bundles (.tinf) of compiled models. docs/bundle.md describes the format.
  *
- *   cc -std=c11 -O2 -pthread program.c tinyinfer.c -o program
+ *   cc -std=c11 -O2 -pthread program.c tinyinfer.c -lm -o program
  *
  *   ti_error error;
  *   ti_model *model = ti_open("model.tinf", NULL, &error);
@@ -10,14 +10,13 @@
  *   if (ti_run(model, inputs, outputs, NULL, &error) != TI_OK) { ... }
  *   ti_close(model);
  *
- * Needs libc and pthreads. Little-endian Linux (glibc, musl) and macOS, 32 and 64 bits. A bundle holds native code: it is
- * to be trusted as far as its signature. Everything else in it is checked before it is used.
+ * Needs libc, libm and pthreads, on little-endian Linux (glibc, musl) or macOS, 32 or 64 bits. A bundle holds native
+ * code: it is to be trusted as far as its signature. Everything else in it is checked before it is used.
  *
- * Memory. A file is mapped once and weights are used where they lie. ti_open allocates the model's tables (a pointer for
- * each argument of each kernel and about 100 bytes a launch, input or output), and one block for the tensors
- * that are stored in a smaller form than they are used in. The arena is the caller's, or allocated by the first
- * run without one. Nothing else is allocated by running.
- */
+ * Memory. A file is mapped once and weights are used where they lie. ti_open allocates tables (a pointer for each
+ * argument of a kernel, about 100 bytes a launch, input or output, and with several threads 64 bytes a launch and
+ * thread), and one block for tensors that are stored smaller than they are used. The arena is the caller's, or
+ * allocated by the first run without one. Running allocates nothing else. */
 #ifndef TINYINFER_H
 #define TINYINFER_H
 
@@ -45,7 +44,7 @@ typedef enum {
   TI_ERROR_VERIFY     /* a golden vector failed */
 } ti_code;
 
-/* What went wrong, in one line that begins with the name of the bundle. */
+/* What went wrong, in one line that begins with the name of the bundle; empty where nothing did. */
 typedef struct {
   ti_code code;
   char text[508];
@@ -57,7 +56,8 @@ const char *ti_error_text(const ti_error *error);
 typedef enum {
   TI_FLOAT32 = 1, TI_UINT8, TI_INT8, TI_UINT16, TI_INT16, TI_INT32, TI_INT64,
   TI_BOOL = 9, TI_FLOAT16, TI_FLOAT64, TI_UINT32, TI_UINT64, TI_COMPLEX64, TI_COMPLEX128, TI_BFLOAT16,
-  TI_FLOAT8E4M3FN, TI_FLOAT8E4M3FNUZ, TI_FLOAT8E5M2, TI_FLOAT8E5M2FNUZ, TI_UINT4, TI_INT4, TI_FLOAT4E2M1
+  TI_FLOAT8E4M3FN, TI_FLOAT8E4M3FNUZ, TI_FLOAT8E5M2, TI_FLOAT8E5M2FNUZ, TI_UINT4, TI_INT4, TI_FLOAT4E2M1,
+  TI_FLOAT8E8M0, TI_UINT2, TI_INT2, TI_FLOAT6E2M3, TI_FLOAT6E3M2
 } ti_type;
 
 const char *ti_type_name(ti_type type);  /* "float32"; "unknown" for other numbers */
@@ -88,8 +88,9 @@ typedef struct {
 typedef struct ti_model ti_model;
 typedef struct ti_context ti_context;
 
-/* Opens a bundle, or returns NULL and says why. `options` and `error` may be NULL. Nothing of `options` but `code` has to
- * outlive the call; the bytes given to ti_open_memory have to, unchanged, at any alignment. */
+/* Opens a bundle, or returns NULL and says why. `options` and `error` may be NULL. Nothing of `options` but `code` has
+ * to outlive the call; the bytes given to ti_open_memory have to, unchanged, and begin at a multiple of 64 (weights
+ * are used where they lie). */
 ti_model *ti_open(const char *path, const ti_options *options, ti_error *error);
 ti_model *ti_open_memory(const void *bytes, size_t size, const ti_options *options, ti_error *error);
 void ti_close(ti_model *model);
@@ -107,10 +108,10 @@ const char *ti_target(const ti_model *model);
 const char *ti_manifest(const ti_model *model, size_t *size); /* JSON, not terminated */
 void ti_machine(char *text, size_t size);                     /* "x86_64 with x86-64-v3 AVX-VNNI" */
 
-/* Runs the model: inputs and outputs in the bundle's order, at least aligned as their elements are, none overlapping.
- * `arena` is ti_arena_bytes at a multiple of 64, or NULL for one that the model keeps. One run of a model at a time: threads
- * that run it at once need a context each. Subnormal numbers count as zero in a run; the caller's floating-point mode is
- * restored. */
+/* Runs the model: inputs and outputs in the bundle's order, aligned as their elements are, no output overlapping
+ * anything. `arena` is ti_arena_bytes at a multiple of 64, or NULL for one that the model keeps. One run at a time:
+ * threads that run a model at once need a context each. Subnormal numbers count as zero in a run; the caller's
+ * floating-point mode is restored. */
 ti_code ti_run(ti_model *model, const void *const *inputs, void *const *outputs, void *arena, ti_error *error);
 
 /* A further context of a model, with an arena and `threads` threads of its own (0: as the model's). Contexts are closed
