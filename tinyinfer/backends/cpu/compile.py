@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinyinfer.backends.cpu.driver import ENTRIES, driver_text
 from tinyinfer.backends.cpu.image import CodeImage, Part, link, read_object
+from tinyinfer.backends.cpu.llvm_legal import legalise
 from tinyinfer.backends.cpu.support import support_source
 from tinyinfer.backends.cpu.target import CpuTarget
 from tinyinfer.budget import check_time
@@ -76,7 +77,7 @@ def _optimised(text: str, target: CpuTarget) -> tuple[Any, Any]:
         text = text.replace("attributes #0 = { ", f'attributes #0 = {{ "tune-cpu"="{target.tune}" ')
     try:
         # a context of its own: one kernel's types and constants must not pile up in the process's global one
-        module = llvm.parse_assembly(head + text, llvm.create_context())
+        module = llvm.parse_assembly(head + legalise(text, target), llvm.create_context())
         module.verify()
     except RuntimeError as error:
         raise KernelCompileError(f"LLVM refused a kernel's text: {error}") from error

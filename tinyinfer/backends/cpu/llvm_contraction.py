@@ -181,7 +181,9 @@ class ContractionPrinter:
 
     def _multiply_add(self, w: Writer, kind: str, a: str, b: str, total: str) -> str:
         if self.dtype == "float32":
-            return w.call(f"llvm.fma.v{w.lanes}f32", kind, f"{kind} {a}", f"{kind} {b}", f"{kind} {total}")
+            return w.call(
+                f"llvm.fmuladd.v{w.lanes}f32", kind, f"{kind} {a}", f"{kind} {b}", f"{kind} {total}"
+            )
         return w.emit(f"add {kind} {w.emit(f'mul {kind} {a}, {b}')}, {total}")
 
     def _rows_share_loads(self, axes: list[Axis], unrolled: tuple[Axis, int] | None) -> bool:
