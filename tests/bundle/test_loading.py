@@ -11,7 +11,7 @@ from small_models import affine, model
 
 from tinyinfer import GraphOptimizationLevel, InferenceSession, Limits, SessionOptions
 from tinyinfer.bundle.build import BuildOptions, build_bundle
-from tinyinfer.bundle.container import Container
+from tinyinfer.bundle.container import LARGE_BYTES, Container
 from tinyinfer.bundle.describe import describe_bundle
 from tinyinfer.bundle.load import NoTarget
 from tinyinfer.bundle.recognise import is_bundle
@@ -129,6 +129,30 @@ def test_damage_is_refused(path, tmp_path):
         InferenceSession(path.read_bytes()[:-1])
     with pytest.raises(NoSuchFile):
         InferenceSession(tmp_path / "none.tinf")
+
+
+def test_damage_of_large_weights_is_found_before_anything_runs(tmp_path):
+    from onnx import TensorProto, helper
+
+    size = 600
+    weights = np.random.default_rng(0).random((size, size), np.float32)
+    large = model(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [("x", TensorProto.FLOAT, [1, size])],
+        [("y", TensorProto.FLOAT, [1, size])],
+        [("w", weights)],
+    )
+    path = tmp_path / "a.tinf"
+    build_bundle(large, find_targets(["CPU"]), path, BuildOptions(golden=False))
+    entry = Container.open(path).get("WGHT")
+    assert entry is not None and entry.size > LARGE_BYTES
+    content = bytearray(path.read_bytes())
+    content[entry.offset + entry.size // 2] ^= 1
+    for damaged in (bytes(content), bytes(content) + b"x"):
+        with pytest.raises(InvalidBundle):
+            InferenceSession(damaged)
+    with pytest.raises(InvalidBundle, match="WGHT does not match"):
+        InferenceSession(bytes(content))
 
 
 def test_signatures(path, tmp_path):

@@ -19,6 +19,7 @@ import mmap
 import os
 import secrets
 import struct
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ SIGNATURE_CONTEXT = b"tinyinfer bundle signature 1\0"
 SIGNATURE_BYTES = 96
 MOST_SECTIONS = 1024
 ALIGNMENT = 64
+LARGE_BYTES = 1 << 20
+"""Sections from this size on may be hashed beside other work."""
 
 CRITICAL, HELD = 1, 2
 """Bits of an entry's flags."""
@@ -220,7 +223,9 @@ class Container:
     (32 bytes) whose signature was found to be right, or None.
     """
 
-    def __init__(self, label: str, content: np.ndarray, held: Mapping[str, Buffer]):
+    def __init__(
+        self, label: str, content: np.ndarray, held: Mapping[str, Buffer], hash_beside: bool = False
+    ):
         self.label = label
         self.size = content.size
         self._content = content
@@ -228,12 +233,14 @@ class Container:
         _check_entries(label, self.entries, content.size)
         _check_gaps(label, self.entries, content)
         self._data = [self._find(entry, held) for entry in self.entries]
-        for entry, data in zip(self.entries, self._data):
-            if hashlib.sha256(data.data).digest() != entry.sha256:
-                raise InvalidBundle(
-                    f"{label}: section {entry.title} does not match its SHA-256: the file is damaged or was "
-                    "changed"
-                )
+        self._digests: dict[int, bytes] = {}
+        large = [n for n, data in enumerate(self._data) if hash_beside and data.size >= LARGE_BYTES]
+        self._hashing: threading.Thread | None = None
+        if large:
+            self._hashing = threading.Thread(target=self._hash, args=(large,), daemon=True)
+            self._hashing.start()
+        self._hash([n for n in range(len(self._data)) if n not in large])
+        self._compare_digests()
         self.signed_by: bytes | None = None
         header = content[:SIGNED_HEADER_BYTES].tobytes()
         unsigned = [raw for entry, raw in zip(self.entries, raw_entries) if entry.kind != "SIGN"]
@@ -247,6 +254,7 @@ class Container:
         trusted_keys: Iterable[Any] | None = None,
         require_signature: bool = False,
         held: Mapping[str, Buffer] | None = None,
+        hash_beside: bool = False,
     ) -> Container:
         """The bundle in a file, which is mapped, or in memory, which is copied only where it is not aligned.
 
@@ -254,13 +262,16 @@ class Container:
         `require_signature` accepts whoever signed it. `held` has the sections that are not in the file, by
         kind. Raises InvalidBundle for whatever is wrong with the bytes, and NoSuchFile. A mapped file must
         not be changed in place while it is used; replacing it by renaming another one is fine.
+
+        With `hash_beside`, sections of at least LARGE_BYTES are hashed on another thread while the caller
+        goes on with the others; `finish` must then have returned before anything comes of them.
         """
         if isinstance(source, (str, os.PathLike)):
             label = os.fspath(source)
             content = _mapped(label)
         else:
             label, content = "bundle", _aligned_bytes(source)
-        container = cls(label, content, held or {})
+        container = cls(label, content, held or {}, hash_beside)
         signed = container.get("SIGN")
         if signed is not None or require_signature or trusted_keys is not None:
             from tinyinfer.bundle.signature import check
@@ -273,6 +284,27 @@ class Container:
                 require_signature,
             )
         return container
+
+    def finish(self) -> None:
+        """Wait for hashes that are computed beside. InvalidBundle where one is wrong."""
+        if self._hashing is not None:
+            self._hashing.join()
+            self._hashing = None
+        self._compare_digests()
+
+    def _hash(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._digests[number] = hashlib.sha256(self._data[number].data).digest()
+
+    def _compare_digests(self) -> None:
+        """InvalidBundle for a section that does not match its hash, as far as hashes are known."""
+        for number, digest in sorted(dict(self._digests).items()):
+            if digest != self.entries[number].sha256:
+                title = self.entries[number].title
+                raise InvalidBundle(
+                    f"{self.label}: section {title} does not match its SHA-256: the file is damaged or was "
+                    "changed"
+                )
 
     def all(self, kind: str) -> list[Entry]:
         """Every section of a kind, in order of file."""

@@ -50,7 +50,7 @@ class BundleModel:
     `trusted_keys` are Ed25519 public keys (32 bytes, or files), one of which must have signed it;
     `require_signature` accepts any valid signature. Raises NoSuchFile, InvalidBundle for what is damaged or
     not signed as asked, NoTarget where nothing in it runs here, and InvalidArgument for options that no
-    bundle can follow.
+    bundle can follow. Damage of large sections is found by `executable`, before anything runs.
     """
 
     def __init__(
@@ -63,7 +63,10 @@ class BundleModel:
     ):
         _check_options(options)
         self.container = Container.open(
-            path_or_bytes, trusted_keys=trusted_keys or None, require_signature=require_signature
+            path_or_bytes,
+            trusted_keys=trusted_keys or None,
+            require_signature=require_signature,
+            hash_beside=True,
         )
         label = self.container.label
         self.manifest = read_json(f"{label}: MANI", self._data("MANI"))
@@ -115,6 +118,7 @@ class BundleModel:
             )
         code = map_image(CodeImage(self._code.tobytes(), dict(offsets)))
         executable = CpuExecutable(self.section.plan, code, threads, copy_parameters=False)
+        self.container.finish()
         return BundleExecutable(executable, self._fixed)
 
     def key(self, arrays: Mapping[str, Any]) -> Any:
