@@ -190,6 +190,18 @@ def test_nodes_are_named_above_their_kernels():
     assert re.search(r"/\* /layer/tanh \*/\nstatic void map_", text)
 
 
+def test_an_input_of_a_fixed_value_takes_no_other(tmp_path):
+    x, rate = build.input_node("x", (4,), "float32"), build.input_node("rate", (1,), "int64")
+    graph = Graph({"x": x, "rate": rate}, {"y": build.elementwise("NEG", x)})
+    source = emit_c(plan_of_graph(graph), "net", fixed={"rate": np.array([16000])})
+    library = tmp_path / "net.so"
+    command([tool("gcc"), *STRICT, "-shared", "-fPIC", "-o", library, *write(source, tmp_path)])
+    function, values = ctypes.CDLL(str(library)).net_run, np.ones(4, np.float32)
+    for number, wanted in ((16000, 0), (8000, 3)):
+        given = [values, np.array([number]), np.empty(4, np.float32)]
+        assert function(*(ctypes.c_void_p(a.ctypes.data) for a in given)) == wanted
+
+
 def test_unknown_options_are_refused():
     with pytest.raises(ValueError, match="'array' or 'binary'"):
         COptions(weights="zip")

@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from tinyinfer.backends.clike.c11 import C11
 from tinyinfer.backends.clike.printer import GENERAL, CPrinter
 from tinyinfer.backends.clike.writer import Writer
 from tinyinfer.config import CompileOptions
 from tinyinfer.emit.c_launches import LaunchWriter, Memory
 from tinyinfer.emit.c_names import comment, distinct, identifier
-from tinyinfer.emit.c_weights import Weights
+from tinyinfer.emit.c_weights import Weights, numbers
 from tinyinfer.ir.node import Graph
 from tinyinfer.kernels.plan import build_plan
 from tinyinfer.kernels.schedule import MachineModel
@@ -64,18 +66,25 @@ def plan_for_c(graph: Graph, options: CompileOptions, machine: MachineModel = GE
     return build_plan(optimize(use_storage_types(graph)), CPrinter(machine), options)
 
 
-def emit_c(plan: Plan, name: str = "model", options: COptions | None = None, about: str = "") -> CSource:
+def emit_c(
+    plan: Plan,
+    name: str = "model",
+    options: COptions | None = None,
+    about: str = "",
+    fixed: Mapping[str, np.ndarray] | None = None,
+) -> CSource:
     """The sources of a plan that `plan_for_c` made.
 
     `name` begins the names of files and symbols, made a valid C name where it is none; `about` is a line that
     says in the header what the model is. Values of types that C lacks are passed as their bits (float16 as
-    uint16_t), bools as bytes of 0 or 1.
+    uint16_t), bools as bytes of 0 or 1. `fixed` gives the values of inputs that the plan was made for; the
+    code refuses others.
     """
-    return _Emitter(plan, identifier(name, "model"), options or COptions(), about).source()
+    return _Emitter(plan, identifier(name, "model"), options or COptions(), about, fixed or {}).source()
 
 
 class _Emitter:
-    def __init__(self, plan: Plan, name: str, options: COptions, about: str):
+    def __init__(self, plan: Plan, name: str, options: COptions, about: str, fixed: Mapping[str, np.ndarray]):
         self.plan, self.name, self.options, self.about = plan, name, options, about
         self.types = C11.types
         self.weights = Weights(plan.parameters, self.types, name)
@@ -83,6 +92,9 @@ class _Emitter:
         kernels = [s.name for s in kernel_sources(plan.launches).values()]
         names = distinct((s.name for s in specs), ["arena", f"{name}_run", *kernels])
         self.inputs, self.outputs = names[: len(plan.inputs)], names[len(plan.inputs) :]
+        self.fixed = {
+            c: np.ascontiguousarray(fixed[s.name]) for s, c in zip(plan.inputs, names) if s.name in fixed
+        }
         self.static = options.arena == "static" and plan.arena_bytes > 0
         self.macro = name.upper()
 
@@ -116,12 +128,13 @@ class _Emitter:
                 lines += [f'/* {kind} "{comment(spec.name)}": {_type_text(spec)}. Number of elements. */']
                 lines += [f"#define {m}_{kind.upper()}_{name.upper()}_SIZE {prod(spec.shape)}"]
         lines += ["", "enum {", f"    {m}_OK = 0,", f"    {m}_NULL_POINTER = 1,"]
-        lines += [f"    {m}_MISALIGNED_ARENA = 2", "};", ""]
+        lines += [f"    {m}_MISALIGNED_ARENA = 2,", f"    {m}_OTHER_VALUE = 3", "};", ""]
         lines += [f"/* Run the model once. Returns {m}_OK, or what is wrong with the arguments.", " *"]
         if self._arena_passed():
             lines.append(f" * arena: {m}_ARENA_BYTES bytes of any content at a multiple of {ALIGNMENT}.")
         for kind, specs, names in self._values():
             lines += [f" * {n}: {kind}, {_type_text(s)}, row-major." for s, n in zip(specs, names)]
+        lines += [f" * {n} must have the value that the model was compiled for." for n in self.fixed]
         lines += [" * Inputs are only read; no two arguments may overlap."]
         if self.static:
             lines.append(" * Intermediate values lie in static memory: one run at a time.")
@@ -183,6 +196,11 @@ class _Emitter:
         if self._arena_passed():
             with w.block(f"if ((uintptr_t)arena % {ALIGNMENT} != 0)"):
                 w.do(f"return {self.macro}_MISALIGNED_ARENA;")
+        for name, array in self.fixed.items():
+            kind = self.types[array.dtype.name].memory
+            w.do(f"static const {kind} {name}_fixed[] = {{{', '.join(numbers(array.reshape(-1)))}}};")
+            with w.block(f"if (memcmp({name}, {name}_fixed, sizeof {name}_fixed) != 0)"):
+                w.do(f"return {self.macro}_OTHER_VALUE;")
         memory = Memory(
             "(uint8_t *)arena" if self._arena_passed() else "arena",
             [f"(const uint8_t *){n}" for n in self.inputs],
@@ -203,6 +221,10 @@ _PRECONDITIONS = """\
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
 #pragma GCC optimize("fp-contract=off", "no-math-errno", "no-trapping-math")
+#if defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+/* -O3 would unroll the inner loops before it looks for vectors; this makes vectors of them first. */
+#pragma GCC optimize("O2", "tree-vectorize", "vect-cost-model=dynamic", "peel-loops")
+#endif
 #endif"""
 
 

@@ -56,8 +56,8 @@ class Weights:
         """Definitions of all arrays."""
         parts = ["#include <math.h>\n#include <stdint.h>\n", *self.declarations(), ""]
         for t in self.tensors:
-            numbers = _numbers(t.array) or ["0"]
-            parts.append(f"{self._head(t)} = {{\n{_filled(numbers)}\n}};\n")
+            elements = numbers(t.array) or ["0"]
+            parts.append(f"{self._head(t)} = {{\n{_filled(elements)}\n}};\n")
         return "\n".join(parts)
 
     def binary(self) -> bytes:
@@ -93,7 +93,7 @@ _{symbol}:
 """
 
 
-def _numbers(array: np.ndarray) -> list[str]:
+def numbers(array: np.ndarray) -> list[str]:
     """Each element as a C literal that has its very bits, as far as C can spell them."""
     if array.dtype == np.float16:
         return [str(x) for x in array.view(np.uint16).tolist()]
@@ -119,12 +119,12 @@ def _float(x: float, digits: int, suffix: str) -> str:
     return f"{text}{'' if '.' in text or 'e' in text else '.0'}{suffix}"
 
 
-def _filled(numbers: list[str]) -> str:
+def _filled(elements: list[str]) -> str:
     """Numbers with commas, in lines of bounded length."""
     lines: list[str] = []
     line: list[str] = []
     length = 0
-    for number in numbers:
+    for number in elements:
         if length + len(number) + 2 > LINE and line:
             lines.append("    " + ", ".join(line) + ",")
             line, length = [], 0

@@ -43,21 +43,42 @@ static inline double ti_double_of_bits(uint64_t bits) {
     memcpy(&x, &bits, sizeof x);
     return x;
 }""",
+    "ti_half": """\
+#if defined(__F16C__) && defined(__FLT16_MANT_DIG__)
+__extension__ typedef _Float16 ti_half;
+#define TI_HALF
+#elif defined(__ARM_FP16_FORMAT_IEEE) && defined(__ARM_FP) && (__ARM_FP & 2)
+__extension__ typedef __fp16 ti_half;
+#define TI_HALF
+#endif""",
     "ti_f32_from_f16": """\
 static inline float ti_f32_from_f16(uint16_t half) {
+#if defined(TI_HALF)
+    ti_half x;
+    memcpy(&x, &half, sizeof x);
+    return (float)x;
+#else
     const uint32_t sign = (uint32_t)(half & 0x8000u) << 16, rest = half & 0x7FFFu;
     const uint32_t normal = (rest << 13) + 0x38000000u, special = (rest << 13) | 0x7F800000u;
     const uint32_t tiny = ti_bits_of_float((float)rest * 0x1p-24f);
     return ti_float_of_bits(sign | (rest >= 0x7C00u ? special : rest >= 0x0400u ? normal : tiny));
+#endif
 }""",
     "ti_f16_from_f32": """\
 static inline uint16_t ti_f16_from_f32(float x) {
+#if defined(TI_HALF)
+    const ti_half half = (ti_half)x;
+    uint16_t code;
+    memcpy(&code, &half, sizeof code);
+    return code;
+#else
     const uint32_t bits = ti_bits_of_float(x), rest = bits & 0x7FFFFFFFu, payload = (rest >> 13) & 0x3FFu;
     const uint32_t normal = (rest + 0x0FFFu + ((rest >> 13) & 1u) - 0x38000000u) >> 13;
     const uint32_t tiny = ti_bits_of_float(ti_float_of_bits(rest) + 0.5f) - 0x3F000000u;
     const uint32_t nan = 0x7C00u | (payload != 0 ? payload : 0x200u);
     const uint32_t finite = rest >= 0x477FF000u ? 0x7C00u : rest >= 0x38800000u ? normal : tiny;
     return (uint16_t)(((bits >> 16) & 0x8000u) | (rest > 0x7F800000u ? nan : finite));
+#endif
 }""",
     "ti_round_f16": """\
 static inline float ti_round_f16(float x) {
