@@ -66,9 +66,21 @@ def _expansion(name: str, kind: str, target: CpuTarget) -> Callable[[str], str] 
     return None
 
 
+def _declare_fma(text: str) -> Callable[[re.Match[str]], str]:
+    """A declaration of fmuladd as one of fma, unless the module has that already."""
+
+    def write(found: re.Match[str]) -> str:
+        declaration = found[0].replace("@llvm.fmuladd.", "@llvm.fma.")
+        return "" if declaration in text else declaration
+
+    return write
+
+
 def legalise(text: str, target: CpuTarget) -> str:
     """The same module, with every intrinsic written out that the target is better without."""
-    if target.fma:
+    if target.fma and "@llvm.fmuladd." in text:
+        # LLVM's own choice between one instruction and two is not to be left to it
+        text = re.sub(r"^declare .*@llvm\.fmuladd\..*\n", _declare_fma(text), text, flags=re.MULTILINE)
         text = text.replace("@llvm.fmuladd.", "@llvm.fma.")
     for found in list(_DECLARED.finditer(text)):
         kind, name, suffix = found["type"], found["name"], found["suffix"]
