@@ -4,6 +4,7 @@ prints them."""
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,6 +79,25 @@ def test_an_arm_processor_computes_the_same(keywords, filled_model, model_feeds,
     assert done.returncode == 0, done.stderr
     (wanted,) = tinyinfer.InferenceSession(str(filled_model("kws_dscnn_l"))).run(None, feeds)
     got = np.frombuffer(done.stdout, np.float32).reshape(wanted.shape)
+    np.testing.assert_allclose(got, wanted, atol=1e-5 * float(np.abs(wanted).max()))
+
+
+def test_a_microcontroller_without_an_operating_system_computes_the_same(
+    keywords, filled_model, model_feeds, tmp_path
+):
+    import tinyinfer
+
+    emulator, compiler = tool("qemu-system-arm"), tool("arm-none-eabi-gcc")
+    files, board = write(keywords, tmp_path), Path(__file__).parent / "cortex_m4"
+    flags = ["-std=c11", *CORTEX_M4, "-O2", "--specs=rdimon.specs", f"-I{tmp_path}", "-T", board / "board.ld"]
+    command([compiler, *flags, "-o", tmp_path / "model.elf", board / "main.c", *files, "-lm"])
+    feeds = model_feeds("kws_dscnn_l")
+    (tmp_path / "in.bin").write_bytes(feeds["input"].tobytes())
+    machine = [emulator, "-M", "mps2-an386", "-nographic", "-semihosting-config", "enable=on,target=native"]
+    done = subprocess.run([*machine, "-kernel", "model.elf"], cwd=tmp_path, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (wanted,) = tinyinfer.InferenceSession(str(filled_model("kws_dscnn_l"))).run(None, feeds)
+    got = np.frombuffer((tmp_path / "out.bin").read_bytes(), np.float32).reshape(wanted.shape)
     np.testing.assert_allclose(got, wanted, atol=1e-5 * float(np.abs(wanted).max()))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tinyinfer.backends.clike.writer import Writer
+from tinyinfer.backends.clike.writer import INDENT, Writer
 from tinyinfer.emit.c_names import comment
 from tinyinfer.emit.c_weights import Stored
 from tinyinfer.runtime.plan import BufferRef, Launch, LoopLaunch, Moving
@@ -110,17 +110,15 @@ class LaunchWriter:
                 w.do(f"memcpy({memory.address(to)}, {place}, {size});")
             if loop.done is not None:
                 w.do(f"*(int64_t *)(void *)({memory.address(loop.done)}) = {step};")
-            heads = []
-            for name, moving in used:
-                constant = "const " if moving.ref.space in ("input", "parameter") else ""
-                heads.append(f"{'    ' * w.depth}{constant}uint8_t *{name} = {memory.address(moving.ref)};")
+            heads = [f"{INDENT * w.depth}ptrdiff_t {name} = 0;" for name, _ in used]
             w.lines[first:first] = heads
 
     def _place(self, x: Moving, memory: Memory, name: str, cursors: list[tuple[str, Moving]]) -> str:
+        """The address of a place that moves: where it begins, and a variable that `cursors` gets."""
         if not (x.even or x.odd):
             return memory.address(x.ref)
         cursors.append((name, x))
-        return name
+        return f"{memory.address(x.ref)} + {name}"
 
     def _read(self, kind: str, address: str) -> str:
         return f"*(const {kind} *)(const void *)({address})"

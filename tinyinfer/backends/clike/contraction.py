@@ -84,7 +84,7 @@ class ContractionPrinter:
                     with self.w.loop(self.names[axis], first + count * step, first, step) as counter:
                         self._loops(p.at(axis, ((counter,), 0)), following, {**sizes, axis: size})
                     continue
-                with self.w.block() if len(parts) > 1 or not following else _nothing():
+                with self.w.block() if len(parts) > 1 else _nothing():
                     self._loops(p.at(axis, place), following, {**sizes, axis: size})
 
     # ---- one tile
