@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from cli.errors import BadInput
 from cli.report import bytes_text, print_json
 
 if TYPE_CHECKING:
+    from tinyinfer.backends.cpu.target import CpuTarget
     from tinyinfer.bundle.build import BuildOptions, BuildReport
 
 
@@ -29,6 +31,7 @@ class Request:
     options: BuildOptions
     c_weights: str
     c_arena: str
+    cc: str | None
     given: frozenset[str]
     tell: Callable[[str], None]
     as_json: bool
@@ -55,17 +58,10 @@ class Request:
 def emit_bundle(request: Request) -> None:
     """A bundle for the devices."""
     from tinyinfer.bundle.build import build_bundle
-    from tinyinfer.bundle.targets import find_targets
 
-    request.refuse("bundle", "--c-weights", "--c-arena")
-    place = Path(request.output if request.output is not None else f"{request.stem}.tinf")
-    if place.is_dir():
-        raise BadInput(f"{place}: is a directory")
-    _check_parent(place)
-    try:
-        targets = find_targets(request.devices or ("CPU",))
-    except ValueError as error:
-        raise BadInput(f"--device: {error}") from None
+    request.refuse("bundle", "--c-weights", "--c-arena", "--cc")
+    place = _file(request, f"{request.stem}.tinf")
+    targets = _targets(request)
     report = build_bundle(request.model, targets, place, request.options, request.tell)
     request.tell("")
     request.print({"file": str(place), **report.as_dict()}, _bundle_lines(request, place, report))
@@ -96,7 +92,9 @@ def emit_c(request: Request) -> None:
     from tinyinfer.emit.c_source import emit_c as sources
     from tinyinfer.frontend.onnx import load_model
 
-    request.refuse("c", "--device", "--input", "--no-golden", "--sign", "--stored-weights", "--threads")
+    request.refuse(
+        "c", "--device", "--input", "--no-golden", "--sign", "--stored-weights", "--threads", "--cc"
+    )
     place = Path(request.output if request.output is not None else f"{request.stem}_c")
     if place.exists() and not place.is_dir():
         raise BadInput(f"{place}: is no directory")
@@ -128,8 +126,61 @@ def emit_c(request: Request) -> None:
     request.print(facts, [f"{place}: {', '.join(written.files)}", *notes, *report(written, sizes)])
 
 
-EMITTERS: dict[str, Callable[[Request], None]] = {"bundle": emit_bundle, "c": emit_c}
+def emit_library(request: Request, kind: str) -> None:
+    """A shared library or a relocatable object, with its header."""
+    from tinyinfer.bundle.build import build_bundle
+    from tinyinfer.emit.c_compiler import find_c_compiler
+    from tinyinfer.emit.c_names import identifier
+    from tinyinfer.emit.library import ENDINGS
+    from tinyinfer.emit.library import emit_library as emit
+
+    request.refuse(kind, "--c-weights", "--c-arena", "--sign")
+    name = identifier(request.stem, "model")
+    place = _file(request, f"lib{name}.so" if kind == "so" else f"{name}{ENDINGS[kind]}")
+    targets = _targets(request)
+    architecture, *others = dict.fromkeys(target.architecture for target in targets)
+    if others:
+        raise BadInput(
+            f"--device: a library is made for one architecture, not for {architecture} and {others[0]}"
+        )
+    find_c_compiler(architecture, request.cc)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "model.tinf"
+        report = build_bundle(request.model, targets, bundle, request.options, request.tell)
+        request.tell("compiling the library")
+        files = emit(bundle, kind, place, cc=request.cc)
+    request.tell("")
+    facts = {"files": {str(file): file.stat().st_size for file in files}, "bundle": report.as_dict()}
+    _, *lines = _bundle_lines(request, place, report)
+    written = [f"{file}: {bytes_text(file.stat().st_size)}" for file in files]
+    request.print(facts, [*written, *lines])
+
+
+EMITTERS: dict[str, Callable[[Request], None]] = {
+    "bundle": emit_bundle,
+    "c": emit_c,
+    "so": partial(emit_library, kind="so"),
+    "obj": partial(emit_library, kind="obj"),
+}
 """By the name that `--emit` takes; the first one is the default."""
+
+
+def _file(request: Request, default: str) -> Path:
+    """Where the output goes. BadInput where no file can be."""
+    place = Path(request.output if request.output is not None else default)
+    if place.is_dir():
+        raise BadInput(f"{place}: is a directory")
+    _check_parent(place)
+    return place
+
+
+def _targets(request: Request) -> list[CpuTarget]:
+    from tinyinfer.bundle.targets import find_targets
+
+    try:
+        return find_targets(request.devices or ("CPU",))
+    except ValueError as error:
+        raise BadInput(f"--device: {error}") from None
 
 
 def _check_parent(place: Path) -> None:

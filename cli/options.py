@@ -76,9 +76,7 @@ class SessionChoice:
                 names = [first_available(names).name]
             except ValueError as error:
                 raise BadInput(str(error)) from None
-        return InferenceSession(
-            self.model, self.options(), providers=names or None, limits=self.limits()
-        )
+        return InferenceSession(self.model, self.options(), providers=names or None, limits=self.limits())
 
     def limits(self) -> Limits:
         """The limits on the model; BadInput for a --max-memory that is no size."""

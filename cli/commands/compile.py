@@ -24,7 +24,7 @@ from cli.options import json_option, parse_shape, parse_size, verbose_option
     "--output",
     type=click.Path(),
     metavar="FILE",
-    help="The bundle, or folder [default: MODEL.tinf, MODEL_c].",
+    help="The file, or folder [default: MODEL.tinf, MODEL_c, libMODEL.so, MODEL.o].",
 )
 @click.option(
     "--device",
@@ -92,6 +92,11 @@ from cli.options import json_option, parse_shape, parse_size, verbose_option
     help="Working memory of --emit c: its own, or the caller's at each run.",
 )
 @click.option(
+    "--cc",
+    metavar="COMMAND",
+    help="C compiler of --emit so and obj [default: the usual one for the target, or Zig's].",
+)
+@click.option(
     "--precision", default="fp32", show_default=True, help="How floats are stored and computed; fp32 only."
 )
 @json_option
@@ -112,14 +117,16 @@ def command(
     emit: str,
     c_weights: str,
     c_arena: str,
+    cc: str | None,
     precision: str,
     as_json: bool,
     verbose: int,
 ) -> None:
     """Compile a model to a bundle: plan, machine code, weights, and vectors with which it verifies itself.
 
-    The bundle runs wherever one of its targets does, and is written whole or not at all. With --emit c, it is
-    a folder with C11 sources for compilers that are not known here.
+    The bundle runs wherever one of its targets does, and is written whole or not at all. With --emit so
+    or obj, it is in a library with a header of typed functions; with --emit c, the model is a folder with C11
+    sources for compilers that are not known here.
     """
     from tinyinfer.bundle.build import BuildOptions
 
@@ -148,7 +155,7 @@ def command(
     )
     progress = _Progress()
     request = Request(
-        model, output, devices, options, c_weights, c_arena, frozenset(given), progress.show, as_json
+        model, output, devices, options, c_weights, c_arena, cc, frozenset(given), progress.show, as_json
     )
     try:
         EMITTERS[emit](request)

@@ -1234,7 +1234,7 @@ struct ti_context {
   pthread_t workers[MAX_THREADS];
   pthread_mutex_t mutex;
   pthread_cond_t wake;
-  atomic_bool stopped, ending; /* stopped: a loop made too many iterations */
+  atomic_int stopped, ending; /* stopped: a loop made too many iterations. No bytes: RISC-V exchanges words only */
   byte line0[LINE];
   atomic_uint generation, sleepers; /* generation: the number of the run */
   byte line1[LINE];

@@ -27,6 +27,11 @@
 extern "C" {
 #endif
 
+/* Stands before every declaration: `static` where a program includes tinyinfer.c and wants no symbols of it. */
+#ifndef TI_API
+#define TI_API
+#endif
+
 #define TI_VERSION_MAJOR 1 /* of the bundle format */
 #define TI_VERSION_MINOR 0
 
@@ -50,7 +55,7 @@ typedef struct {
   char text[508];
 } ti_error;
 
-const char *ti_error_text(const ti_error *error);
+TI_API const char *ti_error_text(const ti_error *error);
 
 /* Element types have ONNX's numbers. Those narrower than a byte take a byte an element. */
 typedef enum {
@@ -60,8 +65,8 @@ typedef enum {
   TI_FLOAT8E8M0, TI_UINT2, TI_INT2, TI_FLOAT6E2M3, TI_FLOAT6E3M2
 } ti_type;
 
-const char *ti_type_name(ti_type type);  /* "float32"; "unknown" for other numbers */
-size_t ti_type_bytes(ti_type type);      /* of an element; 0 for other numbers */
+TI_API const char *ti_type_name(ti_type type);  /* "float32"; "unknown" for other numbers */
+TI_API size_t ti_type_bytes(ti_type type);      /* of an element; 0 for other numbers */
 
 /* An input or output: row-major, `bytes` in all. */
 typedef struct {
@@ -79,7 +84,8 @@ typedef struct {
   const uint8_t (*keys)[32];    /* trusted Ed25519 public keys: a bundle that none of them signed is refused */
   size_t key_count;
   int require_signature;        /* refuse a bundle without a signature, whoever signed it */
-  const void *code;             /* the code of a target whose code is held elsewhere; it is called where it lies */
+  const void *code;             /* the code of a target whose code is held elsewhere; it is called where it lies,
+                                 * at a multiple of 4096 */
   size_t code_size;
   const char *target;           /* use this target and no other; NULL: the first that this machine can run */
   uint64_t max_loop_iterations; /* of a loop and those inside it, in one run; 0: ten million */
@@ -91,35 +97,35 @@ typedef struct ti_context ti_context;
 /* Opens a bundle, or returns NULL and says why. `options` and `error` may be NULL. Nothing of `options` but `code` has
  * to outlive the call; the bytes given to ti_open_memory have to, unchanged, and begin at a multiple of 64 (weights
  * are used where they lie). */
-ti_model *ti_open(const char *path, const ti_options *options, ti_error *error);
-ti_model *ti_open_memory(const void *bytes, size_t size, const ti_options *options, ti_error *error);
-void ti_close(ti_model *model);
+TI_API ti_model *ti_open(const char *path, const ti_options *options, ti_error *error);
+TI_API ti_model *ti_open_memory(const void *bytes, size_t size, const ti_options *options, ti_error *error);
+TI_API void ti_close(ti_model *model);
 
-size_t ti_input_count(const ti_model *model);
-size_t ti_output_count(const ti_model *model);
-const ti_value *ti_input(const ti_model *model, size_t index); /* NULL where there is none */
-const ti_value *ti_output(const ti_model *model, size_t index);
-const ti_value *ti_input_named(const ti_model *model, const char *name, size_t *index); /* `index` may be NULL */
-const ti_value *ti_output_named(const ti_model *model, const char *name, size_t *index);
+TI_API size_t ti_input_count(const ti_model *model);
+TI_API size_t ti_output_count(const ti_model *model);
+TI_API const ti_value *ti_input(const ti_model *model, size_t index); /* NULL where there is none */
+TI_API const ti_value *ti_output(const ti_model *model, size_t index);
+TI_API const ti_value *ti_input_named(const ti_model *model, const char *name, size_t *index); /* `index` may be NULL */
+TI_API const ti_value *ti_output_named(const ti_model *model, const char *name, size_t *index);
 
-size_t ti_arena_bytes(const ti_model *model);
-size_t ti_expanded_bytes(const ti_model *model); /* memory of the tensors that are not used where they lie */
-const char *ti_target(const ti_model *model);
-const char *ti_manifest(const ti_model *model, size_t *size); /* JSON, not terminated */
-void ti_machine(char *text, size_t size);                     /* "x86_64 with x86-64-v3 AVX-VNNI" */
+TI_API size_t ti_arena_bytes(const ti_model *model);
+TI_API size_t ti_expanded_bytes(const ti_model *model); /* memory of the tensors that are not used where they lie */
+TI_API const char *ti_target(const ti_model *model);
+TI_API const char *ti_manifest(const ti_model *model, size_t *size); /* JSON, not terminated */
+TI_API void ti_machine(char *text, size_t size);                     /* "x86_64 with x86-64-v3 AVX-VNNI" */
 
 /* Runs the model: inputs and outputs in the bundle's order, aligned as their elements are, no output overlapping
  * anything. `arena` is ti_arena_bytes at a multiple of 64, or NULL for one that the model keeps. One run at a time:
  * threads that run a model at once need a context each. Subnormal numbers count as zero in a run; the caller's
  * floating-point mode is restored. */
-ti_code ti_run(ti_model *model, const void *const *inputs, void *const *outputs, void *arena, ti_error *error);
+TI_API ti_code ti_run(ti_model *model, const void *const *inputs, void *const *outputs, void *arena, ti_error *error);
 
 /* A further context of a model, with an arena and `threads` threads of its own (0: as the model's). Contexts are closed
  * before their model. */
-ti_context *ti_context_open(ti_model *model, unsigned threads, ti_error *error);
-ti_code ti_context_run(ti_context *context, const void *const *inputs, void *const *outputs, void *arena,
-                       ti_error *error);
-void ti_context_close(ti_context *context);
+TI_API ti_context *ti_context_open(ti_model *model, unsigned threads, ti_error *error);
+TI_API ti_code ti_context_run(ti_context *context, const void *const *inputs, void *const *outputs, void *arena,
+                              ti_error *error);
+TI_API void ti_context_close(ti_context *context);
 
 /* One output of one golden vector. `share` is the largest of error / tolerance: up to 1 passes. */
 typedef struct {
@@ -138,7 +144,8 @@ typedef struct {
 } ti_report;
 
 /* Runs the golden vectors. TI_OK where all pass; `report` (may be NULL) is called for each output of each vector. */
-ti_code ti_verify(ti_model *model, void (*report)(void *user, const ti_report *report), void *user, ti_error *error);
+TI_API ti_code ti_verify(ti_model *model, void (*report)(void *user, const ti_report *report), void *user,
+                         ti_error *error);
 
 #ifdef __cplusplus
 }
