@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class CFlags:
+    """What flags say of emitted C: where weights and arena are, and the kind of processor."""
+
+    weights: str
+    arena: str
+    machine: str
+
+
+@dataclass(frozen=True)
 class Request:
     """One call of `tinyinfer compile`. `given` names the flags that only some emitters take and that were
     given; `tell` shows what is being done."""
@@ -29,8 +39,7 @@ class Request:
     output: str | None
     devices: tuple[str, ...]
     options: BuildOptions
-    c_weights: str
-    c_arena: str
+    c_flags: CFlags
     cc: str | None
     given: frozenset[str]
     tell: Callable[[str], None]
@@ -59,7 +68,7 @@ def emit_bundle(request: Request) -> None:
     """A bundle for the devices."""
     from tinyinfer.bundle.build import build_bundle
 
-    request.refuse("bundle", "--c-weights", "--c-arena", "--cc")
+    request.refuse("bundle", "--c-weights", "--c-arena", "--c-machine", "--cc")
     place = _file(request, f"{request.stem}.tinf")
     targets = _targets(request)
     report = build_bundle(request.model, targets, place, request.options, request.tell)
@@ -86,31 +95,31 @@ def _bundle_lines(request: Request, place: Path, report: BuildReport) -> list[st
 
 def emit_c(request: Request) -> None:
     """A folder with C11 sources."""
+    from tinyinfer.backends.clike.printer import GENERAL, MICROCONTROLLER
     from tinyinfer.bundle.source import read_source
     from tinyinfer.emit.c_size import default_compiler, measure, report
     from tinyinfer.emit.c_source import COptions, plan_for_c
     from tinyinfer.emit.c_source import emit_c as sources
     from tinyinfer.frontend.onnx import load_model
 
-    request.refuse(
-        "c", "--device", "--input", "--no-golden", "--sign", "--stored-weights", "--threads", "--cc"
-    )
+    request.refuse("c", "--device", "--input", "--no-golden", "--sign", "--stored-weights", "--threads")
     place = Path(request.output if request.output is not None else f"{request.stem}_c")
     if place.exists() and not place.is_dir():
         raise BadInput(f"{place}: is no directory")
     _check_parent(place)
     request.tell("reading the model")
-    options = request.options
+    options, flags = request.options, request.c_flags
     source = read_source(load_model(request.model), options.shapes, options.values)
     request.tell("compiling to C")
     with source.model.limits.spending():
-        plan = plan_for_c(source.graph, options.compile_options)
+        machine = MICROCONTROLLER if flags.machine == "microcontroller" else GENERAL
+        plan = plan_for_c(source.graph, options.compile_options, machine)
     options.check_memory("C code", plan)
     notes = [note for note in (source.describe_assumed(),) if note]
     notes += [f"input {name!r} must hold {value.tolist()}" for name, value in source.values.items()]
     about = "; ".join([os.path.basename(request.model), *notes])
-    written = sources(plan, request.stem, COptions(request.c_weights, request.c_arena), about)
-    compiler = default_compiler()
+    written = sources(plan, request.stem, COptions(flags.weights, flags.arena), about, source.values)
+    compiler = default_compiler() if request.cc is None else _command(request.cc)
     sizes = measure(written, compiler) if compiler is not None else None
     _write_folder(place, written.files)
     request.tell("")
@@ -134,7 +143,7 @@ def emit_library(request: Request, kind: str) -> None:
     from tinyinfer.emit.library import ENDINGS
     from tinyinfer.emit.library import emit_library as emit
 
-    request.refuse(kind, "--c-weights", "--c-arena", "--sign")
+    request.refuse(kind, "--c-weights", "--c-arena", "--c-machine", "--sign")
     name = identifier(request.stem, "model")
     place = _file(request, f"lib{name}.so" if kind == "so" else f"{name}{ENDINGS[kind]}")
     targets = _targets(request)
@@ -181,6 +190,17 @@ def _targets(request: Request) -> list[CpuTarget]:
         return find_targets(request.devices or ("CPU",))
     except ValueError as error:
         raise BadInput(f"--device: {error}") from None
+
+
+def _command(text: str) -> list[str]:
+    """The words of --cc, as a shell would split them."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise BadInput(f"--cc {text}: {str(error).lower()}") from None
+    if not words:
+        raise BadInput("--cc: no compiler is named")
+    return words
 
 
 def _check_parent(place: Path) -> None:

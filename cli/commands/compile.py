@@ -11,7 +11,7 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from cli.emitters import EMITTERS, Request
+from cli.emitters import EMITTERS, CFlags, Request
 from cli.errors import BadInput, reports_errors
 from cli.feeds import read_array
 from cli.options import json_option, parse_shape, parse_size, verbose_option
@@ -92,9 +92,17 @@ from cli.options import json_option, parse_shape, parse_size, verbose_option
     help="Working memory of --emit c: its own, or the caller's at each run.",
 )
 @click.option(
+    "--c-machine",
+    type=click.Choice(["general", "microcontroller"]),
+    default="general",
+    show_default=True,
+    help="Processor that --emit c suits its loops to: with vectors, or without.",
+)
+@click.option(
     "--cc",
     metavar="COMMAND",
-    help="C compiler of --emit so and obj [default: the usual one for the target, or Zig's].",
+    help="C compiler of --emit so and obj [default: the usual one for the target, or Zig's]; the one that "
+    "tells the size of --emit c, as 'arm-none-eabi-gcc -mthumb -O2' [default: this machine's].",
 )
 @click.option(
     "--precision", default="fp32", show_default=True, help="How floats are stored and computed; fp32 only."
@@ -117,6 +125,7 @@ def command(
     emit: str,
     c_weights: str,
     c_arena: str,
+    c_machine: str,
     cc: str | None,
     precision: str,
     as_json: bool,
@@ -155,7 +164,15 @@ def command(
     )
     progress = _Progress()
     request = Request(
-        model, output, devices, options, c_weights, c_arena, cc, frozenset(given), progress.show, as_json
+        model,
+        output,
+        devices,
+        options,
+        CFlags(c_weights, c_arena, c_machine),
+        cc,
+        frozenset(given),
+        progress.show,
+        as_json,
     )
     try:
         EMITTERS[emit](request)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import onnx
@@ -119,6 +120,28 @@ def test_c_sources(folder):
     for wrong in (["--device", "CPU"], ["--sign", "key"], ["--no-golden"], ["-o", "affine.onnx"]):
         assert_refused(call("compile", "affine.onnx", "--emit", "c", *wrong))
     assert_refused(call("compile", "affine.onnx", "--c-arena", "caller"), "--c-arena", "bundle")
+
+
+def test_c_sources_say_what_a_compiler_makes_of_them(folder):
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("gcc is not installed")
+    flags = ["--emit", "c", "--c-machine", "microcontroller", "--cc", f"{compiler} -Os"]
+    facts = json.loads(call("compile", "affine.onnx", *flags, "--json").stdout)
+    assert facts["compiled"]["compiler"] == "gcc -Os"
+    assert facts["compiled"]["data"] + facts["compiled"]["bss"] == facts["ram_bytes"]
+    for command, word in (("none-such", "none-such"), ("", "no compiler"), ("'cc", "quotation")):
+        result = call("compile", "affine.onnx", "--emit", "c", "-o", "failed", "--cc", command)
+        assert result.exit_code and word in result.stderr and not os.path.exists("failed")
+    assert_refused(call("compile", "affine.onnx", "--cc", "cc"), "--cc", "bundle")
+
+
+def test_an_input_that_shapes_depend_on_is_checked_in_c(folder):
+    arguments = ["shape.onnx", "--emit", "c", "--shape", "x:2x6", "--value", "shape=[3,4]"]
+    result = call("compile", *arguments)
+    assert result.exit_code == 0, result.output
+    text = open("shape_c/shape.c").read()
+    assert "INT64_C(3), INT64_C(4)" in text and "SHAPE_OTHER_VALUE" in text
 
 
 def test_a_bundle_is_no_model_to_compile(bundle):
