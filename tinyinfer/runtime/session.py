@@ -43,8 +43,8 @@ class InferenceSession:
     bundle. `require_signature`: a bundle must be signed, by whomever. Not in onnxruntime.
 
     Raises NoSuchFile, InvalidProtobuf, NoModel, InvalidGraph or NotImplemented for the model, InvalidBundle
-    for a bundle that is damaged, not signed as asked, or not for this machine, ValueError for a device that
-    is unknown or absent, InvalidArgument for options.
+    for a bundle that is damaged or not signed as asked, NotImplemented for one without code for this machine,
+    ValueError for a device that is unknown or absent, InvalidArgument for options.
     """
 
     _device: Device
