@@ -87,7 +87,7 @@ def _bundle_lines(request: Request, place: Path, report: BuildReport) -> list[st
     ]
     lines += [
         f"  golden {error.name}: differs by {error.seen:.3g} at most, {error.allowed:.3g} allowed"
-        + (" (more than its type would be: rounding decides between steps)" if error.widened else "")
+        + (" (more than its type alone would: rounding decides between steps)" if error.widened else "")
         for error in report.errors
     ]
     return lines

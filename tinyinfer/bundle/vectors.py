@@ -55,8 +55,8 @@ Runner = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 @dataclass(frozen=True)
 class OutputError:
     """How much compiled code differs from the oracle in one output, over all vectors: `seen` at most,
-    `allowed` by the vectors, of values that reach from `low` to `high`. `widened` says that the type alone
-    would allow less."""
+    `allowed` by the vectors, of values that reach from `low` to `high`. `widened` says that what was seen
+    is more than the type alone would allow."""
 
     name: str
     seen: float
@@ -264,4 +264,4 @@ def _error(node: Node, name: str, wanted: np.ndarray, results: Sequence[np.ndarr
     found = OutputError(name, seen, 0.0, low, high, False)
     exact = wanted.dtype.kind in "iub" or node.dtype in NARROW_INTEGERS
     close = 0.0 if exact else CLOSE.get(node.dtype, CLOSE["bfloat16"]) * found.scale
-    return replace(found, allowed=max(close, MARGIN * seen), widened=not MARGIN * seen <= close)
+    return replace(found, allowed=max(close, MARGIN * seen), widened=not seen <= close)
