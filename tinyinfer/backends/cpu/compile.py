@@ -220,7 +220,7 @@ def _support(parts: Sequence[Part], target: CpuTarget, cache: KernelCache | None
     while following:
         missing: dict[str, KernelSource] = {}
         for part in following:
-            for name in part.object.undefined():
+            for name in part.object.undefined().values():
                 if name in found or name in missing:
                     continue
                 source = support_source(name, target)

@@ -10,11 +10,12 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 PROGBITS, SYMTAB, RELA, NOBITS, REL = 1, 2, 4, 8, 9
 WRITE, ALLOC = 1, 2
 UNDEFINED, ABSOLUTE = 0, 0xFFF1
 FUNCTION = 2
-GLOBAL = 1
 
 
 class InvalidObject(ValueError):
@@ -27,29 +28,30 @@ class _Layout:
 
     header: struct.Struct
     section: struct.Struct
-    symbol: struct.Struct
-    relocation: struct.Struct
-    symbol_fields: tuple[int, ...]
-    """Where a symbol record has its name, info, section and value."""
+    symbol: np.dtype
+    rel: np.dtype
+    rela: np.dtype
     symbol_shift: int
     """Bits that a relocation's symbol is shifted by in its info word."""
 
 
+_SYMBOL_32 = [("name", "<u4"), ("value", "<u4"), ("size", "<u4"), ("info", "u1"), ("other", "u1")]
+_SYMBOL_64 = [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<i8")]
 _LAYOUTS = {
     1: _Layout(
         struct.Struct("<16sHHIIIIIHHHHHH"),
         struct.Struct("<10I"),
-        struct.Struct("<IIIBBH"),
-        struct.Struct("<II"),
-        (0, 3, 5, 1),
+        np.dtype([*_SYMBOL_32, ("section", "<u2")]),
+        np.dtype([("offset", "<u4"), ("info", "<u4")]),
+        np.dtype([("offset", "<u4"), ("info", "<u4"), ("addend", "<i4")]),
         8,
     ),
     2: _Layout(
         struct.Struct("<16sHHIQQQIHHHHHH"),
         struct.Struct("<IIQQQQIIQQ"),
-        struct.Struct("<IBBHQQ"),
-        struct.Struct("<QQq"),
-        (0, 1, 3, 4),
+        np.dtype([*_SYMBOL_64, ("size", "<u8")]),
+        np.dtype([("offset", "<i8"), ("info", "<u8")]),
+        np.dtype([("offset", "<i8"), ("info", "<u8"), ("addend", "<i8")]),
         32,
     ),
 }
@@ -67,26 +69,33 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Symbol:
-    """A name for a place in a section. `section` is UNDEFINED where another object has it."""
+class Relocations:
+    """Places of one section that refer to symbols: one element each of equally long arrays. `addend` is None
+    where addends lie in the relocated places."""
 
-    name: str
     section: int
-    value: int
-    function: bool
-    visible: bool
+    offset: np.ndarray
+    kind: np.ndarray
+    symbol: np.ndarray
+    addend: np.ndarray | None
+
+
+_NO_SYMBOLS = np.zeros(0, _LAYOUTS[2].symbol)
 
 
 @dataclass
 class ElfObject:
-    """What an object's bytes say. `relocations` are (section, offset, kind, symbol, addend); the addend is
-    None where it lies in the relocated place."""
+    """What an object's bytes say. Records of `symbols` have the fields "name" (see `name`), "info", "section"
+    (of which UNDEFINED means another object) and "value"."""
 
     data: bytes
     machine: int = 0
+    section_count: int = 0
     sections: list[Section] = field(default_factory=list)
-    symbols: list[Symbol] = field(default_factory=list)
-    relocations: list[tuple[int, int, int, int, int | None]] = field(default_factory=list)
+    symbols: np.ndarray = field(default_factory=lambda: _NO_SYMBOLS)
+    relocations: list[Relocations] = field(default_factory=list)
+    _names: int = 0
+    _first_shared: int = 0
 
     def __post_init__(self) -> None:
         try:
@@ -102,7 +111,7 @@ class ElfObject:
         header = layout.header.unpack_from(data)
         if header[1] != 1 or header[11] != layout.section.size:
             raise ValueError("not relocatable")
-        self.machine = header[2]
+        self.machine, self.section_count = header[2], header[12]
         start, count = header[6], header[12]
         table = list(layout.section.iter_unpack(data[start : start + layout.section.size * count]))
         names = table[header[13]][4]
@@ -110,7 +119,8 @@ class ElfObject:
         kept = set()
         for number, (name, kind, flags, _, offset, size, link, info, alignment, _) in enumerate(table):
             if kind == SYMTAB:
-                self.symbols = list(self._symbols(layout, offset, size, table[link][4]))
+                self.symbols = np.frombuffer(data[offset : offset + size], layout.symbol)
+                self._names, self._first_shared = table[link][4], info
             elif kind in (RELA, REL):
                 relocated.append((info, kind, offset, size))
             elif flags & ALLOC and size and kind in (PROGBITS, NOBITS):
@@ -123,42 +133,49 @@ class ElfObject:
                     raise ValueError("cut short")
                 kept.add(number)
                 self.sections.append(Section(number, title, body, max(alignment, 1), bool(flags & WRITE)))
-        for info, kind, offset, size in relocated:
-            if info in kept:
-                self.relocations += self._relocations(layout, info, kind, data[offset : offset + size])
+        for section, kind, offset, size in relocated:
+            if section in kept:
+                self._relocate(layout, section, kind, data[offset : offset + size])
 
-    def _symbols(self, layout: _Layout, offset: int, size: int, names: int) -> Iterator[Symbol]:
-        name, info, section, value = layout.symbol_fields
-        for record in layout.symbol.iter_unpack(self.data[offset : offset + size]):
-            kind, binding = record[info] & 15, record[info] >> 4
-            title = _text(self.data, names + record[name]) if record[name] else ""
-            yield Symbol(title, record[section], record[value], kind == FUNCTION, binding >= GLOBAL)
-
-    @staticmethod
-    def _relocations(
-        layout: _Layout, section: int, kind: int, table: bytes
-    ) -> Iterator[tuple[int, int, int, int, int | None]]:
+    def _relocate(self, layout: _Layout, section: int, kind: int, table: bytes) -> None:
+        records = np.frombuffer(table, layout.rela if kind == RELA else layout.rel)
+        info = records["info"].astype(np.int64)
         shift = layout.symbol_shift
-        mask = (1 << shift) - 1
-        if kind == RELA:
-            for offset, info, addend in layout.relocation.iter_unpack(table):
-                yield section, offset, info & mask, info >> shift, addend
-        else:
-            for offset, info in layout.relocation.iter_unpack(table):
-                yield section, offset, info & mask, info >> shift, None
+        symbol = info >> shift
+        if symbol.size and not 0 <= symbol.max() < len(self.symbols):
+            raise ValueError("a relocation of no symbol")
+        addend = records["addend"].astype(np.int64) if kind == RELA else None
+        self.relocations.append(
+            Relocations(
+                section, records["offset"].astype(np.int64), info & ((1 << shift) - 1), symbol, addend
+            )
+        )
 
-    def undefined(self) -> list[str]:
-        """Names that relocations want and this object does not define, in order of their first use."""
-        names = {s: self.symbols[s].name for _, _, _, s, _ in self.relocations if s}
-        return list(dict.fromkeys(n for s, n in names.items() if self.symbols[s].section == UNDEFINED))
+    def name(self, symbol: int) -> str:
+        """The name of a symbol by its number; constants have none."""
+        at = int(self.symbols["name"][symbol])
+        return _text(self.data, self._names + at) if at else ""
+
+    def undefined(self) -> dict[int, str]:
+        """Numbers and names of the symbols that relocations want and this object does not define."""
+        outside = [n for n, section in self._shared() if section == UNDEFINED]
+        if not outside:
+            return {}
+        wanted = {s for r in self.relocations for s in r.symbol.tolist()}
+        return {n: self.name(n) for n in outside if n in wanted}
 
     def functions(self) -> dict[str, tuple[int, int]]:
         """(section, offset) of every function that others may call."""
+        info, value = self.symbols["info"], self.symbols["value"]
         return {
-            s.name: (s.section, s.value)
-            for s in self.symbols
-            if s.function and s.visible and s.section not in (UNDEFINED, ABSOLUTE)
+            self.name(n): (section, int(value[n]))
+            for n, section in self._shared()
+            if section not in (UNDEFINED, ABSOLUTE) and info[n] & 15 == FUNCTION
         }
+
+    def _shared(self) -> Iterator[tuple[int, int]]:
+        """Numbers of the symbols that are not local, which are last in the table, and their sections."""
+        return enumerate(self.symbols["section"][self._first_shared :].tolist(), self._first_shared)
 
 
 def _text(data: bytes, offset: int) -> str:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
-from tinyinfer.backends.cpu.elf import ABSOLUTE, UNDEFINED, ElfObject, InvalidObject
-from tinyinfer.backends.cpu.relocations import MACHINES, Machine, OutOfReach, Place, Relocation
+import numpy as np
+
+from tinyinfer.backends.cpu.elf import ElfObject, InvalidObject
+from tinyinfer.backends.cpu.relocations import MACHINES, Machine, OutOfReach, Places, Relocation
 from tinyinfer.errors import EPFail
 
 ALIGNMENT = 4096
@@ -76,7 +79,7 @@ def link(parts: Sequence[Part], architecture: str) -> CodeImage:
             place[section.number] = end + padding
             end += padding + len(section.data)
         places.append(place)
-    code = bytearray(b"".join(chunks))
+    code = np.frombuffer(bytearray(b"".join(chunks)), np.uint8)
     shared: dict[str, int] = {}
     entries: dict[str, int] = {}
     for part, place in zip(parts, places):
@@ -90,10 +93,9 @@ def link(parts: Sequence[Part], architecture: str) -> CodeImage:
                 (entries[key],) = functions.values()
             else:
                 raise LinkError(f"{part.title}: defines {', '.join(sorted(functions))}, not {name}")
-    for part, place in zip(parts, places):
-        if part.object.relocations:
-            _Relocator(code, machine, part, place, shared).run()
-    return CodeImage(bytes(code), entries)
+    referring = [(part, place) for part, place in zip(parts, places) if part.object.relocations]
+    _Patcher(code, machine, [_References(part, place, shared) for part, place in referring]).run()
+    return CodeImage(code.tobytes(), entries)
 
 
 def _machine(architecture: str) -> Machine:
@@ -102,63 +104,97 @@ def _machine(architecture: str) -> Machine:
     return MACHINES[architecture]
 
 
-class _Relocator:
-    """Resolves the references of one part, whose sections lie at `place`."""
+class _References:
+    """Everything in one part that refers to something: arrays of where, what kind, and what, as offsets of
+    the image."""
 
-    def __init__(
-        self,
-        code: bytearray,
-        machine: Machine,
-        part: Part,
-        place: Mapping[int, int],
-        shared: Mapping[str, int],
-    ):
-        self.code, self.machine, self.part, self.place, self.shared = code, machine, part, place, shared
+    def __init__(self, part: Part, place: Mapping[int, int], shared: Mapping[str, int]):
+        self.part = part
+        tables = part.object.relocations
+        self.at = _joined([table.offset + place[table.section] for table in tables])
+        self.kind = _joined([table.kind for table in tables])
+        self.symbol = _joined([table.symbol for table in tables])
+        addends = [table.addend for table in tables if table.addend is not None]
+        self.addend = _joined(addends) if len(addends) == len(tables) else None
+        # special sections have numbers beyond all others
+        starts = np.full(part.object.section_count + 1, -1, np.int64)
+        starts[list(place)] = list(place.values())
+        start = starts.take(part.object.symbols["section"], mode="clip")
+        self.values = np.where(start >= 0, start + part.object.symbols["value"], -1)
+        for number, name in part.object.undefined().items():
+            self.values[number] = shared.get(name, -1)
+
+    def name(self, symbol: int) -> str:
+        return self.part.object.name(symbol)
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    if len(arrays) == 1:
+        return arrays[0]
+    return np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
+
+
+class _Patcher:
+    """Resolves the references of all parts, those of one kind together."""
+
+    def __init__(self, code: np.ndarray, machine: Machine, references: Sequence[_References]):
+        self.code, self.machine, self.references = code, machine, references
+        self.owner = np.repeat(np.arange(len(references)), [r.at.size for r in references])
+        self.at = _joined([r.at for r in references])
+        self.kind = _joined([r.kind for r in references])
+        self.symbol = _joined([r.symbol for r in references])
+        self.value = _joined([r.values[r.symbol] for r in references])
+        given = [r.addend for r in references if r.addend is not None]
+        self.addend = _joined(given) if len(given) == len(references) else None
 
     def run(self) -> None:
         machine = self.machine
         pairs = machine.pairs or {}
-        low_halves = []
-        distances: dict[int, int] = {}
-        for section, offset, kind, symbol, addend in self.part.object.relocations:
-            at = self.place[section] + offset
-            relocation = machine.relocations.get(kind)
-            if relocation is not None:
-                target = self._target(symbol, relocation.name)
-                place = Place(self.code, at, target)
-                if addend is None:
-                    addend = relocation.addend(place)
-                place = Place(self.code, at, target + addend)
-                if kind in machine.highs:
-                    distances[at] = place.distance
-                self._write(relocation, place, symbol)
-            elif kind in pairs:
-                low_halves.append((at, pairs[kind], symbol))
-            elif kind not in machine.ignored:
+        kinds = np.unique(self.kind).tolist()
+        for kind in kinds:
+            if kind not in machine.relocations and kind not in pairs and kind not in machine.ignored:
                 name = machine.absolute.get(kind, f"of type {kind}")
                 why = "needs an address" if kind in machine.absolute else "is not known here"
-                raise LinkError(f"{self.part.title}: relocation {name} to {self._name(symbol)} {why}")
-        for at, relocation, symbol in low_halves:
-            high = self._target(symbol, relocation.name)
-            if high not in distances:
-                raise LinkError(f"{self.part.title}: {relocation.name} belongs to no upper half")
-            self._write(relocation, Place(self.code, at, at + distances[high]), symbol)
+                self._fail(int(np.argmax(self.kind == kind)), f"relocation {name}", why)
+        distances: dict[int, int] = {}
+        for kind in kinds:
+            relocation = machine.relocations.get(kind)
+            if relocation is not None:
+                chosen = np.flatnonzero(self.kind == kind)
+                places = self._places(relocation, chosen)
+                if kind in machine.highs:
+                    distances |= zip(places.at.tolist(), places.distance.tolist())
+                self._write(relocation, places, chosen)
+        for kind, relocation in pairs.items():
+            chosen = np.flatnonzero(self.kind == kind)
+            self._known(relocation, chosen)
+            for number, high in zip(chosen.tolist(), self.value[chosen].tolist()):
+                if high not in distances:
+                    self._fail(number, f"{relocation.name}", "belongs to no upper half")
+            at = self.at[chosen]
+            distance = np.array([distances[high] for high in self.value[chosen].tolist()], np.int64)
+            self._write(relocation, Places(self.code, at, at + distance), chosen)
 
-    def _write(self, relocation: Relocation, place: Place, symbol: int) -> None:
+    def _known(self, relocation: Relocation, chosen: np.ndarray) -> None:
+        unknown = self.value[chosen] < 0
+        if unknown.any():
+            self._fail(int(chosen[np.argmax(unknown)]), relocation.name, "is to nothing in the image")
+
+    def _places(self, relocation: Relocation, chosen: np.ndarray) -> Places:
+        self._known(relocation, chosen)
+        at, target = self.at[chosen], self.value[chosen]
+        addend = self.addend[chosen] if self.addend is not None else None
+        if addend is None:
+            addend = relocation.addend(Places(self.code, at, target))
+        return Places(self.code, at, target + addend)
+
+    def _write(self, relocation: Relocation, places: Places, chosen: np.ndarray) -> None:
         try:
-            relocation.write(place)
+            relocation.write(places)
         except OutOfReach as error:
-            name = self._name(symbol)
-            raise LinkError(f"{self.part.title}: {relocation.name} to {name}: {error}") from error
+            self._fail(int(chosen[error.number]), relocation.name, str(error))
 
-    def _target(self, number: int, kind: str) -> int:
-        symbol = self.part.object.symbols[number]
-        if symbol.section in self.place:
-            return self.place[symbol.section] + symbol.value
-        if symbol.section == UNDEFINED and symbol.name in self.shared:
-            return self.shared[symbol.name]
-        what = "has a fixed address" if symbol.section == ABSOLUTE else "is not part of the image"
-        raise LinkError(f"{self.part.title}: {kind} to {self._name(number)}, which {what}")
-
-    def _name(self, number: int) -> str:
-        return self.part.object.symbols[number].name or "a constant"
+    def _fail(self, number: int, kind: str, why: str) -> NoReturn:
+        reference = self.references[self.owner[number]]
+        name = reference.name(int(self.symbol[number])) or "a constant"
+        raise LinkError(f"{reference.part.title}: {kind} to {name}: {why}")

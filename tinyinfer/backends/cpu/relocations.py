@@ -9,43 +9,59 @@ Architecture), Arm (ELF for the Arm Architecture) and RISC-V (RISC-V ELF psABI, 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 PAGE_BITS = 12
 
 
 class OutOfReach(ValueError):
-    """A distance does not fit its field, or an instruction is not one that can be patched."""
+    """A distance does not fit its field, or an instruction is not one that can be patched. `number` says of
+    which places."""
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
 
 
 @dataclass(frozen=True)
-class Place:
-    """A place to patch: `code[at:]`, which must refer to offset `target` of the image."""
+class Places:
+    """Places to patch: `code[at[i]:]` must refer to offset `target[i]` of the image. All numbers are arrays
+    of int64."""
 
-    code: bytearray
-    at: int
-    target: int
+    code: np.ndarray
+    at: np.ndarray
+    target: np.ndarray
 
     @property
-    def distance(self) -> int:
+    def distance(self) -> np.ndarray:
         return self.target - self.at
 
-    def word(self) -> int:
-        return struct.unpack_from("<I", self.code, self.at)[0]
+    def word(self, size: int = 4) -> np.ndarray:
+        """The instructions, or parts of `size` bytes, at the places."""
+        found = np.zeros(len(self.at), np.int64)
+        for byte in range(size):
+            found |= self.code[self.at + byte].astype(np.int64) << 8 * byte
+        return found
 
-    def put(self, value: int) -> None:
-        struct.pack_into("<I", self.code, self.at, value & 0xFFFFFFFF)
+    def put(self, value: np.ndarray, size: int = 4) -> None:
+        """Write the low `size` bytes of each value."""
+        for byte in range(size):
+            self.code[self.at + byte] = value >> 8 * byte & 255
 
-    def field(self, value: int, bits: int, unit: int = 1) -> int:
-        """A signed number of `unit`s as a field of `bits` bits."""
-        if value % unit or not -(1 << (bits - 1)) <= value // unit < 1 << (bits - 1):
-            raise OutOfReach(f"{value} does not fit {bits} bits")
+    def field(self, value: np.ndarray, bits: int, unit: int = 1) -> np.ndarray:
+        """Signed numbers of `unit`s as fields of `bits` bits."""
+        limit = 1 << (bits - 1)
+        bad = (value % unit != 0) | (value < -limit * unit) | (value >= limit * unit)
+        if bad.any():
+            number = int(np.argmax(bad))
+            raise OutOfReach(f"a distance of {value[number]} does not fit {bits} bits", number)
         return value // unit & ((1 << bits) - 1)
 
 
-Write = Callable[[Place], None]
+Write = Callable[[Places], None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +70,7 @@ class Relocation:
 
     name: str
     write: Write
-    addend: Callable[[Place], int] = lambda place: 0
+    addend: Callable[[Places], np.ndarray] = lambda places: np.zeros(len(places.at), np.int64)
 
 
 @dataclass(frozen=True)
@@ -71,35 +87,35 @@ class Machine:
     highs: frozenset[int] = frozenset()
 
 
-def _word32(place: Place) -> None:
-    place.put(place.field(place.distance, 32))
+def _word32(places: Places) -> None:
+    places.put(places.field(places.distance, 32))
 
 
-def _word64(place: Place) -> None:
-    struct.pack_into("<q", place.code, place.at, place.distance)
+def _word64(places: Places) -> None:
+    places.put(places.distance, 8)
 
 
 # ---- x86-64
 
 
-def _x86_table(place: Place) -> None:
+def _x86_table(places: Places) -> None:
     """A load of an address from the global offset table becomes the computation of that address, a call
-    through it a direct one. The distance counts from the instruction's end, four bytes after the field."""
-    code, at = place.code, place.at
-    opcode = code[at - 2]
-    if opcode == 0x8B:
-        code[at - 2] = 0x8D
-    elif opcode == 0xFF and code[at - 1] == 0x15:
-        code[at - 2 : at] = b"\x67\xe8"
-    elif opcode == 0xFF and code[at - 1] == 0x25:
-        # jmp *x(%rip) is one byte longer than jmp x
-        code[at - 2] = 0xE9
-        struct.pack_into("<i", code, at - 1, place.distance + 1)
-        code[at + 3] = 0x90
-        return
-    else:
-        raise OutOfReach("an instruction that reads an address from memory")
-    _word32(place)
+    through it a direct one. Distances count from the instruction's end, four bytes after the field."""
+    code = places.code
+    _word32(places)
+    for number, at in enumerate(places.at.tolist()):
+        opcode, operand = code[at - 2], code[at - 1]
+        if opcode == 0x8B:
+            code[at - 2] = 0x8D
+        elif opcode == 0xFF and operand == 0x15:
+            code[at - 2], code[at - 1] = 0x67, 0xE8
+        elif opcode == 0xFF and operand == 0x25:
+            # jmp *x(%rip) is one byte longer than jmp x
+            one = Places(code, places.at[number : number + 1] - 1, places.target[number : number + 1])
+            code[at - 2], code[at + 3] = 0xE9, 0x90
+            one.put(one.distance)
+        else:
+            raise OutOfReach("an instruction that reads an address from memory", number)
 
 
 _X86_64 = Machine(
@@ -122,38 +138,39 @@ _X86_64 = Machine(
 def _branch(bits: int, shift: int) -> Write:
     """A signed distance in words of four bytes at bit `shift` of the instruction."""
 
-    def write(place: Place) -> None:
+    def write(places: Places) -> None:
         mask = ((1 << bits) - 1) << shift
-        place.put(place.word() & ~mask | place.field(place.distance, bits, 4) << shift)
+        places.put(places.word() & ~mask | places.field(places.distance, bits, 4) << shift)
 
     return write
 
 
-def _adr(place: Place, distance: int) -> None:
-    value = place.field(distance, 21)
-    place.put(place.word() & ~(3 << 29 | 0x7FFFF << 5) | (value & 3) << 29 | (value >> 2) << 5)
+def _adr(places: Places, distance: np.ndarray) -> None:
+    value = places.field(distance, 21)
+    places.put(places.word() & ~(3 << 29 | 0x7FFFF << 5) | (value & 3) << 29 | (value >> 2) << 5)
 
 
-def _adr_page(place: Place) -> None:
-    _adr(place, (place.target >> PAGE_BITS) - (place.at >> PAGE_BITS))
+def _adr_page(places: Places) -> None:
+    _adr(places, (places.target >> PAGE_BITS) - (places.at >> PAGE_BITS))
 
 
 def _low12(scale: int) -> Write:
     """Bits 0 … 11 of the target as the instruction's immediate, in units of 2^scale bytes."""
 
-    def write(place: Place) -> None:
-        low = place.target & 0xFFF
-        if low % (1 << scale):
-            raise OutOfReach(f"an operand of {1 << scale} bytes that is not aligned")
-        place.put(place.word() & ~(0xFFF << 10) | (low >> scale) << 10)
+    def write(places: Places) -> None:
+        low = places.target & 0xFFF
+        bad = low % (1 << scale) != 0
+        if bad.any():
+            raise OutOfReach(f"an operand of {1 << scale} bytes that is not aligned", int(np.argmax(bad)))
+        places.put(places.word() & ~(0xFFF << 10) | (low >> scale) << 10)
 
     return write
 
 
-def _table_low12(place: Place) -> None:
+def _table_low12(places: Places) -> None:
     """ldr xN, [xM, #low] of a table entry becomes add xN, xM, #low."""
-    registers = place.word() & 0x3FF
-    place.put(0x91000000 | registers | (place.target & 0xFFF) << 10)
+    registers = places.word() & 0x3FF
+    places.put(0x91000000 | registers | (places.target & 0xFFF) << 10)
 
 
 _AARCH64 = Machine(
@@ -162,7 +179,7 @@ _AARCH64 = Machine(
         260: Relocation("R_AARCH64_PREL64", _word64),
         261: Relocation("R_AARCH64_PREL32", _word32),
         273: Relocation("R_AARCH64_LD_PREL_LO19", _branch(19, 5)),
-        274: Relocation("R_AARCH64_ADR_PREL_LO21", lambda place: _adr(place, place.distance)),
+        274: Relocation("R_AARCH64_ADR_PREL_LO21", lambda places: _adr(places, places.distance)),
         275: Relocation("R_AARCH64_ADR_PREL_PG_HI21", _adr_page),
         276: Relocation("R_AARCH64_ADR_PREL_PG_HI21_NC", _adr_page),
         277: Relocation("R_AARCH64_ADD_ABS_LO12_NC", _low12(0)),
@@ -186,35 +203,35 @@ _AARCH64 = Machine(
 # ---- Arm, in Arm state; addends lie in the places
 
 
-def _signed(value: int, bits: int) -> int:
+def _signed(value: np.ndarray, bits: int) -> np.ndarray:
     return (value ^ 1 << (bits - 1)) - (1 << (bits - 1))
 
 
-def _arm_branch(place: Place) -> None:
-    place.put(place.word() & 0xFF000000 | place.field(place.distance, 24, 4))
+def _arm_branch(places: Places) -> None:
+    places.put(places.word() & 0xFF000000 | places.field(places.distance, 24, 4))
 
 
 def _arm_half(shift: int) -> Write:
     """movw or movt: 16 bits of the distance in two fields."""
 
-    def write(place: Place) -> None:
-        half = place.distance >> shift & 0xFFFF
-        place.put(place.word() & 0xFFF0F000 | (half & 0xF000) << 4 | half & 0xFFF)
+    def write(places: Places) -> None:
+        half = places.distance >> shift & 0xFFFF
+        places.put(places.word() & 0xFFF0F000 | (half & 0xF000) << 4 | half & 0xFFF)
 
     return write
 
 
-def _arm_half_addend(place: Place) -> int:
-    word = place.word()
+def _arm_half_addend(places: Places) -> np.ndarray:
+    word = places.word()
     return _signed(word >> 4 & 0xF000 | word & 0xFFF, 16)
 
 
-def _arm_branch_addend(place: Place) -> int:
-    return _signed(place.word() & 0xFFFFFF, 24) * 4
+def _arm_branch_addend(places: Places) -> np.ndarray:
+    return _signed(places.word() & 0xFFFFFF, 24) * 4
 
 
-def _word_addend(place: Place) -> int:
-    return _signed(place.word(), 32)
+def _word_addend(places: Places) -> np.ndarray:
+    return _signed(places.word(), 32)
 
 
 _ARM = Machine(
@@ -240,44 +257,43 @@ _ARM = Machine(
 # ---- RISC-V
 
 
-def _high20(distance: int) -> int:
+def _high20(distance: np.ndarray) -> np.ndarray:
     """The upper part of a distance, which the sign of the lower one has been taken into account in."""
     return (distance + 0x800) & 0xFFFFF000
 
 
-def _auipc(place: Place) -> None:
-    place.field(place.distance + 0x800, 32)
-    place.put(place.word() & 0xFFF | _high20(place.distance))
+def _auipc(places: Places) -> None:
+    places.field(places.distance + 0x800, 32)
+    places.put(places.word() & 0xFFF | _high20(places.distance))
 
 
-def _low_load(place: Place) -> None:
-    place.put(place.word() & 0xFFFFF | (place.distance & 0xFFF) << 20)
+def _low_load(places: Places) -> None:
+    places.put(places.word() & 0xFFFFF | (places.distance & 0xFFF) << 20)
 
 
-def _low_store(place: Place) -> None:
-    low = place.distance & 0xFFF
-    place.put(place.word() & 0x01FFF07F | (low >> 5) << 25 | (low & 31) << 7)
+def _low_store(places: Places) -> None:
+    low = places.distance & 0xFFF
+    places.put(places.word() & 0x01FFF07F | (low >> 5) << 25 | (low & 31) << 7)
 
 
-def _call(place: Place) -> None:
+def _call(places: Places) -> None:
     """auipc and jalr one after the other."""
-    _auipc(place)
-    second = Place(place.code, place.at + 4, place.target)
-    second.put(second.word() & 0xFFFFF | (place.distance & 0xFFF) << 20)
+    _auipc(places)
+    second = Places(places.code, places.at + 4, places.target)
+    second.put(second.word() & 0xFFFFF | (places.distance & 0xFFF) << 20)
 
 
 def _scattered(bits: int, size: int, fields: tuple[tuple[int, int, int], ...]) -> Write:
     """A signed even distance of `bits` bits whose parts (lowest bit, bits, bit in the instruction) are spread
     over an instruction of `size` bytes."""
-    form = "<I" if size == 4 else "<H"
 
-    def write(place: Place) -> None:
-        value = place.field(place.distance, bits)
-        (word,) = struct.unpack_from(form, place.code, place.at)
+    def write(places: Places) -> None:
+        value = places.field(places.distance, bits)
+        word = places.word(size)
         for low, count, at in fields:
             mask = (1 << count) - 1
             word = word & ~(mask << at) | (value >> low & mask) << at
-        struct.pack_into(form, place.code, place.at, word)
+        places.put(word, size)
 
     return write
 
