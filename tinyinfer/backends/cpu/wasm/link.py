@@ -1,7 +1,7 @@
 """Relocatable objects joined into one WebAssembly module.
 
-Functions of kernels are called `k0`, `k1`, … in the order of the objects. Memory and stack are the caller's: a module of
-kernels imports them, a program has them itself (`Memory`).
+Functions of kernels are called `k0`, `k1`, … in the order of the objects. A module of kernels imports its memory
+and its stack, whose place the loader chooses; a program has them itself (`Memory`).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ out:
 }
 attributes #0 = { nounwind "no-builtins" }
 """
-"""All chunks of a launch in one call: 64-bit numbers are slow to hand over from JavaScript. In WebAssembly a pointer to
-a function is its number in the table."""
+"""All chunks of a launch in one call: 64-bit numbers are slow to hand over from JavaScript. In WebAssembly a
+pointer to a function is its number in the table."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """A module's own memory: its size in pages, where its stack ends (it grows downwards), and what it holds at first, by
-    address."""
+    """A module's own memory: its size in pages, where its stack begins (it grows downwards), and what it holds
+    at first, by address."""
 
     pages: int
     stack_top: int
@@ -62,9 +62,9 @@ class Memory:
 def link_kernels(objects: Sequence[bytes], run: bytes, support: Support) -> bytes:
     """A module of kernels, for a loader that lays out the memory.
 
-    `objects[i]` defines kernel i, `run` is the object of `RUN_TEXT`. The module imports the memory `env.memory` and the
-    mutable i32 `env.stack_pointer`, and exports `k<i>(arguments: i32, chunk: i64)` for every kernel and
-    `run(kernel: i32, arguments: i32, chunks: i32)`, which runs chunks 0 … chunks - 1 of a kernel.
+    `objects[i]` defines kernel i, `run` is the object of `RUN_TEXT`. The module imports the memory `env.memory`
+    and the mutable i32 `env.stack_pointer`, and exports `k<i>(arguments: i32, chunk: i64)` for every kernel
+    and `run(kernel: i32, arguments: i32, chunks: i32)`, which runs chunks 0 … chunks - 1 of a kernel.
     Raises WasmFormatError for an object that is not such as LLVM makes of kernels.
     """
     joined = _Joined([(f"k{i}", data) for i, data in enumerate(objects)] + [("run", run)], support)
@@ -75,7 +75,8 @@ def link_kernels(objects: Sequence[bytes], run: bytes, support: Support) -> byte
 def link_program(
     objects: Sequence[bytes], main: bytes, support: Support, memory: Memory, notes: Mapping[str, bytes]
 ) -> bytes:
-    """A module that imports nothing: `main` defines the function `run()`, which calls the kernels `k<i>` of `objects`.
+    """A module that imports nothing: `main` defines the function `run()`, which calls the kernels `k<i>` of
+    `objects`.
 
     It exports `memory` and `run`. `notes` become custom sections.
     """
@@ -84,7 +85,7 @@ def link_program(
 
 
 class _Joined:
-    """Functions of several objects, numbered in order; each object stands with the name of its only function."""
+    """Functions of several objects, numbered in order; each object has the name of its only function."""
 
     def __init__(self, objects: Sequence[tuple[str, bytes]], support: Support):
         self.objects: list[WasmObject] = []

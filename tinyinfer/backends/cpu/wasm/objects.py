@@ -23,7 +23,7 @@ _LINKING_VERSION, _SYMBOL_TABLE = 2, 8
 
 @dataclass(frozen=True)
 class Relocation:
-    """The number at `offset` of a function's code is `kind` of `index`: a symbol, or for TYPE_INDEX a type."""
+    """The number at `offset` of a function's code is `kind` of `index`: a symbol, for TYPE_INDEX a type."""
 
     kind: int
     offset: int
@@ -75,8 +75,8 @@ class WasmObject:
 
 
 def parse_object(data: bytes) -> WasmObject:
-    """The object in `data`. Raises WasmFormatError where it is damaged or holds what kernels do not: data, globals,
-    or relocations of other types."""
+    """The object in `data`. Raises WasmFormatError where it is damaged or holds what kernels do not: data,
+    globals, or relocations of other types."""
     reader = Reader(data)
     if reader.bytes(len(binary.MAGIC)) != binary.MAGIC:
         raise WasmFormatError("no WebAssembly object")
