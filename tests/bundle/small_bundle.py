@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-ARCHITECTURES = {"x86_64": (1, 8), "aarch64": (2, 8), "armv7": (3, 4), "riscv64": (4, 8)}
+ARCHITECTURES = {"x86_64": (1, 8), "aarch64": (2, 8), "armv7": (3, 4), "riscv64": (4, 8), "wasm32": (5, 4)}
 KERNELS = ("scale", "step", "count")
 ROWS, COLUMNS = 8, 16
 FLOAT32, UINT8, INT32, INT64 = 1, 2, 6, 7

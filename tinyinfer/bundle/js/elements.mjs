@@ -13,7 +13,8 @@ export const TYPES = {
   28: ['float6_e3m2fn', 1, Uint8Array],
 };
 
-const FLOAT16 = 10, BFLOAT16 = 16, TINY_FLOATS = [17, 18, 19, 20, 23, 24, 27, 28];
+export const FLOAT16 = 10, BFLOAT16 = 16;
+const TINY_FLOATS = [17, 18, 19, 20, 23, 24, 27, 28];
 
 const words = new Uint32Array(1), single = new Float32Array(words.buffer);
 
@@ -59,6 +60,12 @@ export function toNumbers(type, array) {
 export function fromNumbers(type, numbers) {
   const [, , Kind] = TYPES[type];
   if (type === FLOAT16) return Uint16Array.from(numbers, (x) => numberToHalf(Number(x)));
+  if (type === BFLOAT16) {
+    return Uint16Array.from(numbers, (x) => {
+      single[0] = Number(x);
+      return (words[0] + 0x7fff + ((words[0] >>> 16) & 1)) >>> 16;
+    });
+  }
   if (Kind === BigInt64Array || Kind === BigUint64Array) return Kind.from(numbers, BigInt);
   return Kind.from(numbers, Number);
 }

@@ -1,7 +1,7 @@
 /** `GOLD`: inputs, and the outputs that the model must have for them (docs/bundle.md). */
 
 import { damaged, need, u64 } from './container.mjs';
-import { TYPES, elements, fromNumbers, toNumbers } from './elements.mjs';
+import { BFLOAT16, FLOAT16, TYPES, elements, fromNumbers, toNumbers } from './elements.mjs';
 
 const HEADER = 16, RECORD = 48;
 const [STORED, FLOATS, INTEGERS] = [0, 1, 2];
@@ -47,6 +47,7 @@ function inputOf(view, at, value, data) {
     const h = hash(i, seed);
     numbers[i] = kind === FLOATS ? low + (high - low) * ((h >>> 8) / 2 ** 24) : low + scaled(h, high - low);
   }
+  if (value.type === FLOAT16 || value.type === BFLOAT16) numbers.forEach((x, i) => (numbers[i] = Math.fround(x)));
   return fromNumbers(value.type, numbers);
 }
 

@@ -33,7 +33,8 @@ export class Plan {
     const view = viewOf(bytes);
     check(bytes.length >= PLAN_HEADER + DIRECTORY_ENTRY * RECORD_BYTES.length, 'it ends too early');
     check(view.getUint32(4, true) === POINTER_BYTES, 'its pointers are not those of wasm32');
-    check(view.getUint32(24, true) === RECORD_BYTES.length, 'it has another number of tables');
+    const end = PLAN_HEADER + DIRECTORY_ENTRY * view.getUint32(24, true);
+    check(view.getUint32(24, true) >= RECORD_BYTES.length && end <= bytes.length, 'its directory of tables');
     this._view = view;
     this._bytes = bytes;
     this._made = 0;
@@ -43,11 +44,10 @@ export class Plan {
       check(offset % 8 === 0 && size >= least && offset + count * size <= bytes.length, `table ${i} lies outside`);
       return { offset, count, size };
     });
-    const used = [...this._tables].filter((t) => t.count).sort((a, b) => a.offset - b.offset);
-    let end = PLAN_HEADER + DIRECTORY_ENTRY * RECORD_BYTES.length;
-    for (const table of used) {
-      check(table.offset >= end, 'tables overlap');
-      end = table.offset + table.count * table.size;
+    let last = end;
+    for (const table of [...this._tables].filter((t) => t.count).sort((a, b) => a.offset - b.offset)) {
+      check(table.offset >= last, 'tables overlap');
+      last = table.offset + table.count * table.size;
     }
     this.arenaBytes = u64(view, 16);
     this.tensors = this._all(TENSORS, (at) => this._tensor(at));
@@ -55,6 +55,7 @@ export class Plan {
     this.inputs = this.values.filter((v) => !v.output);
     this.outputs = this.values.filter((v) => v.output);
     check(this.values.every((v, i) => v.output === i >= this.inputs.length), 'outputs stand before inputs');
+    for (const side of [this.inputs, this.outputs]) check(new Set(side.map((v) => v.name)).size === side.length, 'names');
     this.kernels = this._all(KERNELS, (at) => u64(view, at));
     const around = {
       [ARENA]: [this.arenaBytes],

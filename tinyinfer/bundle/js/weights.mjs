@@ -37,7 +37,7 @@ function expand(tensor, given, place) {
   const runs = tensor.runs.length ? tensor.runs : [{ copied: available, left: 0, times: 1 }];
   let from = 0, to = 0;
   for (const { copied, left, times } of runs) {
-    need(times === 0 || copied + left > 0, damaged + 'a tensor of empty runs');
+    need(times > 0 && copied + left > 0, damaged + 'a tensor of empty runs');
     need(from + copied * times <= available && to + (copied + left) * times <= total, damaged + 'a tensor beyond its memory');
     for (let i = 0; i < times; i++) {
       place.set(bytes.subarray(from * size, (from + copied) * size), to * size);
@@ -45,6 +45,7 @@ function expand(tensor, given, place) {
       to += copied + left;
     }
   }
+  need(from === available, damaged + 'a tensor that leaves out some of its weights');
 }
 
 function converted(tensor, array) {

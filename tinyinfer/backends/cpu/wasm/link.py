@@ -1,7 +1,7 @@
 """Relocatable objects joined into one WebAssembly module.
 
-Functions of kernels are called `k0`, `k1`, … in the order of the objects. A module of kernels imports its memory
-and its stack, whose place the loader chooses; a program has them itself (`Memory`).
+Functions of kernels are called `k0`, `k1`, … in the order of the objects. A module of kernels imports
+memory and stack, whose place the loader chooses; a program has them itself (`Memory`).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ pointer to a function is its number in the table."""
 
 @dataclass(frozen=True)
 class Memory:
-    """A module's own memory: its size in pages, where its stack begins (it grows downwards), and what it holds
-    at first, by address."""
+    """A module's own memory: its size in pages, where its stack begins (it grows downwards), and what it
+    holds at first, by address."""
 
     pages: int
     stack_top: int
@@ -62,9 +62,9 @@ class Memory:
 def link_kernels(objects: Sequence[bytes], run: bytes, support: Support) -> bytes:
     """A module of kernels, for a loader that lays out the memory.
 
-    `objects[i]` defines kernel i, `run` is the object of `RUN_TEXT`. The module imports the memory `env.memory`
-    and the mutable i32 `env.stack_pointer`, and exports `k<i>(arguments: i32, chunk: i64)` for every kernel
-    and `run(kernel: i32, arguments: i32, chunks: i32)`, which runs chunks 0 … chunks - 1 of a kernel.
+    `objects[i]` defines kernel i, `run` is the object of `RUN_TEXT`. The module imports the memory
+    `env.memory` and the mutable i32 `env.stack_pointer`, and exports `k<i>(arguments: i32, chunk: i64)` for
+    every kernel and `run(kernel: i32, arguments: i32, chunks: i32)`, which runs its chunks 0 … chunks - 1.
     Raises WasmFormatError for an object that is not such as LLVM makes of kernels.
     """
     joined = _Joined([(f"k{i}", data) for i, data in enumerate(objects)] + [("run", run)], support)
