@@ -16,7 +16,8 @@ _TAIL = 'ret void\n}\nattributes #0 = { nounwind "no-builtins" }\n'
 
 
 def _argument(number: int) -> str:
-    return f"%p{number} = getelementptr ptr, ptr %arguments, i64 {number}\n%a{number} = load ptr, ptr %p{number}\n"
+    place = f"%p{number} = getelementptr ptr, ptr %arguments, i64 {number}\n"
+    return f"{place}%a{number} = load ptr, ptr %p{number}\n"
 
 
 def _place(name: str, base: str, index: str) -> str:
@@ -43,7 +44,8 @@ def step() -> str:
     text = _HEAD + "".join(map(_argument, range(4)))
     for half in range(2):
         text += _load(f"s{half}", "%a2", str(half)) + _load(f"r{half}", "%a3", str(half))
-        text += f"%n{half} = fadd <8 x float> %s{half}, %r{half}\n%o{half} = fadd <8 x float> %n{half}, %n{half}\n"
+        text += f"%n{half} = fadd <8 x float> %s{half}, %r{half}\n"
+        text += f"%o{half} = fadd <8 x float> %n{half}, %n{half}\n"
         for name, base in (("n", "%a0"), ("o", "%a1")):
             text += _place(f"{name}{half}", base, str(half))
             text += f"store <8 x float> %{name}{half}, ptr %{name}{half}.at, align 4\n"
@@ -52,7 +54,9 @@ def step() -> str:
 
 def count() -> str:
     """total += 1 + b, eight elements a chunk"""
-    text = _HEAD + "".join(map(_argument, range(2))) + _load("t", "%a0", "%chunk") + _load("b", "%a1", "%chunk")
+    text = (
+        _HEAD + "".join(map(_argument, range(2))) + _load("t", "%a0", "%chunk") + _load("b", "%a1", "%chunk")
+    )
     text += "%s = fadd <8 x float> %b, splat (float 1.0)\n%n = fadd <8 x float> %t, %s\n"
     return text + "store <8 x float> %n, ptr %t.at, align 4\n" + _TAIL
 
@@ -111,7 +115,9 @@ def test_a_bundle_runs_and_verifies_itself(small: bytes, tmp_path: Path):
 
 def test_golden_vectors_that_fail(small: bytes, tmp_path: Path):
     changed = bytearray(small)
-    wanted = place_of(small, "GOLD") + struct.unpack_from("<Q", small, place_of(small, "GOLD") + 16 + 96 + 40)[0]
+    wanted = (
+        place_of(small, "GOLD") + struct.unpack_from("<Q", small, place_of(small, "GOLD") + 16 + 96 + 40)[0]
+    )
     changed[wanted : wanted + 4] = struct.pack("<f", 1e6)
     cases = Cases(tmp_path)
     cases.add(rehashed(bytes(changed)), verify=True)
@@ -181,9 +187,13 @@ def test_sections_in_another_order(sections: list[Section], small: bytes, tmp_pa
         small[first : first + 96],
     )
     assert "overlaps or lies outside" in error_of(rehashed(bytes(swapped)), tmp_path)
-    assert "MANI is misplaced" in error_of(bundle([sections[1], sections[0], *sections[2:]]), tmp_path)
+    assert "PLAN (wasm32) is misplaced" in error_of(
+        bundle([sections[1], sections[0], *sections[2:]]), tmp_path
+    )
     assert "there is no section WGHT" in error_of(bundle([s for s in sections if s.kind != "WGHT"]), tmp_path)
-    assert "PLAN (wasm32) stands alone" in error_of(bundle([s for s in sections if s.kind != "CODE"]), tmp_path)
+    assert "PLAN (wasm32) stands alone" in error_of(
+        bundle([s for s in sections if s.kind != "CODE"]), tmp_path
+    )
 
 
 def test_unknown_sections(sections: list[Section], tmp_path: Path):
@@ -204,8 +214,8 @@ def test_targets_that_do_not_run_here(sections: list[Section], code: bytes, tmp_
     assert cases.run()[0]["target"] == TARGET
     message = error_of(bundle(small_sections([other, future])), tmp_path)
     assert message == (
-        "no target of the bundle runs on this WebAssembly engine (wasm32): x86_64-v3 is for another architecture; "
-        "wasm32-next needs features that this loader does not know"
+        "no target of the bundle runs on this WebAssembly engine (wasm32): x86_64-v3 is for another "
+        "architecture; wasm32-next needs features that this loader does not know"
     )
     assert "wasm32 is not wasm32-fast" in error_of(bundle(sections), tmp_path, target="wasm32-fast")
     broken = ("wasm32", "wasm32", plan("wasm32", offsets), b"\0asm\1\0\0\0\xff")

@@ -14,6 +14,7 @@ from tinyinfer.backends.cpu.image import CodeImage, Part, link, read_object
 from tinyinfer.backends.cpu.llvm_legal import legalise
 from tinyinfer.backends.cpu.support import support_source
 from tinyinfer.backends.cpu.target import CpuTarget
+from tinyinfer.backends.cpu.wasm.link import RUN_TEXT, link_kernels
 from tinyinfer.budget import check_time
 from tinyinfer.errors import EPFail
 from tinyinfer.runtime.plan import KernelSource, Plan, kernel_sources
@@ -201,7 +202,10 @@ def link_sources(
     progress: Progress | None = None,
     driver: KernelSource | None = None,
 ) -> CodeImage:
-    """As `compile_image`, of kernels by their keys."""
+    """As `compile_image`, of kernels by their keys. For wasm32 the image is a module, whose entries are
+    numbers of kernels (`wasm.link.link_kernels`)."""
+    if target.architecture == "wasm32":
+        return _link_wasm(sources, target, threads, cache, progress)
     wanted = [*([driver] if driver is not None else []), *sources.values()]
     objects = compile_kernels(wanted, target, threads, cache, progress)
     parts = []
@@ -211,6 +215,28 @@ def link_sources(
         item = read_object(objects[source.key], title, target.architecture)
         parts.append(Part(title, item, functions))
     return link([*parts, *_support(parts, target, cache)], target.architecture)
+
+
+def _link_wasm(
+    sources: Mapping[str, KernelSource],
+    target: CpuTarget,
+    threads: int,
+    cache: KernelCache | None,
+    progress: Progress | None,
+) -> CodeImage:
+    run = KernelSource(f"wasm/{RUN_TEXT}", "run", lambda: RUN_TEXT)
+    objects = compile_kernels([run, *sources.values()], target, threads, cache, progress)
+    kernels = [(f"kernel {source.name}", objects[source.key]) for source in sources.values()]
+    code = link_kernels(kernels, objects[run.key], lambda name: support_object(name, target, cache))
+    return CodeImage(code, {key: number for number, key in enumerate(sources)})
+
+
+def support_object(name: str, target: CpuTarget, cache: KernelCache | None) -> bytes:
+    """The object of the support library's function `name`, or KernelCompileError where it has none."""
+    source = support_source(name, target)
+    if source is None:
+        raise KernelCompileError(f"a kernel calls {name}, and there is no such function for {target.triple}")
+    return compile_kernels([source], target, 1, cache)[source.key]
 
 
 def _support(parts: Sequence[Part], target: CpuTarget, cache: KernelCache | None) -> list[Part]:

@@ -107,7 +107,9 @@ def _fused_in_single(w: Writer, args: list[Value]) -> str:
     """a · b + c of narrow floats in single precision: LLVM would call a library's conversion from double."""
     vector = args[0].vector
     wide = [w.typed(Value(_cast(w, a, "float32"), "float32", vector)) for a in args]
-    result = w.call(f"llvm.fma.{suffix(w, 'float32', vector)}", w.type("float32", vector), *wide)
+    # the product of two narrow numbers is exact in single precision, so nothing has to be fused
+    name = f"llvm.fmuladd.{suffix(w, 'float32', vector)}"
+    result = w.call(name, w.type("float32", vector), *wide)
     return _cast(w, Value(result, "float32", vector), args[0].dtype)
 
 

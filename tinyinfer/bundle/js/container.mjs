@@ -98,7 +98,7 @@ export async function readSections(bytes, options) {
   const hash = await sha256(joined(bytes.subarray(0, 32), bytes.subarray(HEADER, end)));
   need(equal(hash, bytes.subarray(32, 64)), damaged + 'header or table of contents');
 
-  const sections = [];
+  const sections = [], gaps = [];
   let last = end;
   for (let i = 0; i < count; i++) {
     const at = HEADER + ENTRY * i;
@@ -123,14 +123,15 @@ export async function readSections(bytes, options) {
       const alignment = PAGE_ALIGNED.includes(kind) ? 16384 : 64;
       need(offset % alignment === 0, damaged + `section ${title} is not aligned`);
       need(offset >= last && offset <= size && length <= size - offset, damaged + `section ${title} overlaps or lies outside`);
-      need(allZero(bytes.subarray(last, offset)), damaged + `bytes before section ${title}`);
+      gaps.push([last, offset]);
       last = offset + length;
       section.bytes = bytes.subarray(offset, last);
     }
     section.view = viewOf(section.bytes);
     sections.push(section);
   }
-  need(allZero(bytes.subarray(last)), damaged + 'bytes after the last section');
+  gaps.push([last, size]);
+  for (const [from, to] of gaps) need(allZero(bytes.subarray(from, to)), damaged + 'bytes outside of all sections');
   for (const kind of NEEDED) need(sections.some((s) => s.kind === kind), damaged + `there is no section ${kind}`);
   for (const one of sections.filter((s) => OF_TARGET.includes(s.kind))) {
     const other = sections.find((s) => s !== one && OF_TARGET.includes(s.kind) && s.group === one.group);

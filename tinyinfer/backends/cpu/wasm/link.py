@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tinyinfer.backends.cpu.image import LinkError
 from tinyinfer.backends.cpu.wasm import binary
 from tinyinfer.backends.cpu.wasm.objects import (
     FUNCTION_INDEX,
@@ -59,52 +60,61 @@ class Memory:
     data: Sequence[tuple[int, bytes]]
 
 
-def link_kernels(objects: Sequence[bytes], run: bytes, support: Support) -> bytes:
+def link_kernels(objects: Sequence[tuple[str, bytes]], run: bytes, support: Support) -> bytes:
     """A module of kernels, for a loader that lays out the memory.
 
-    `objects[i]` defines kernel i, `run` is the object of `RUN_TEXT`. The module imports the memory
-    `env.memory` and the mutable i32 `env.stack_pointer`, and exports `k<i>(arguments: i32, chunk: i64)` for
-    every kernel and `run(kernel: i32, arguments: i32, chunks: i32)`, which runs its chunks 0 … chunks - 1.
-    Raises WasmFormatError for an object that is not such as LLVM makes of kernels.
+    `objects[i]` are the name that errors use and the object of kernel i, `run` is that of `RUN_TEXT`. The
+    module imports the memory `env.memory` and the mutable i32 `env.stack_pointer`. It exports for every
+    kernel `k<i>(arguments: i32, chunk: i64)`, and `run(kernel: i32, arguments: i32, chunks: i32)`, which runs
+    the chunks 0 … chunks - 1 of one.
+    Raises LinkError for an object that is not such as LLVM makes of kernels.
     """
-    joined = _Joined([(f"k{i}", data) for i, data in enumerate(objects)] + [("run", run)], support)
+    joined = _Joined(objects, run, support)
     kernels = range(len(objects))
     return joined.module({name: joined.names[name] for name in ["run", *(f"k{i}" for i in kernels)]}, kernels)
 
 
 def link_program(
-    objects: Sequence[bytes], main: bytes, support: Support, memory: Memory, notes: Mapping[str, bytes]
+    objects: Sequence[tuple[str, bytes]],
+    main: bytes,
+    support: Support,
+    memory: Memory,
+    notes: Mapping[str, bytes],
 ) -> bytes:
     """A module that imports nothing: `main` defines the function `run()`, which calls the kernels `k<i>` of
     `objects`.
 
     It exports `memory` and `run`. `notes` become custom sections.
     """
-    joined = _Joined([(f"k{i}", data) for i, data in enumerate(objects)] + [("run", main)], support)
+    joined = _Joined(objects, main, support)
     return joined.module({"run": joined.names["run"]}, (), memory, notes)
 
 
 class _Joined:
-    """Functions of several objects, numbered in order; each object has the name of its only function."""
+    """Functions of several objects, numbered in order: kernels `k<i>`, then `run`, then what those call."""
 
-    def __init__(self, objects: Sequence[tuple[str, bytes]], support: Support):
+    def __init__(self, objects: Sequence[tuple[str, bytes]], run: bytes, support: Support):
         self.objects: list[WasmObject] = []
         self.bases: list[int] = []
         self.names: dict[str, int] = {}
         self._count = 0
-        for name, data in objects:
-            self._add(data, name)
+        for number, (title, data) in enumerate(objects):
+            self._add(data, f"k{number}", title)
+        self._add(run, "run", "run")
         done = 0
         while done < len(self.objects):
             for needed in sorted(self.objects[done].called() - self.names.keys()):
-                self._add(support(needed), needed)
+                self._add(support(needed), needed, needed)
             done += 1
 
-    def _add(self, data: bytes, name: str) -> None:
-        item = parse_object(data)
+    def _add(self, data: bytes, name: str, title: str) -> None:
+        try:
+            item = parse_object(data)
+        except binary.WasmFormatError as error:
+            raise LinkError(f"{title}: {error}") from error
         defined = item.defined()
         if len(defined) != 1:
-            raise binary.WasmFormatError(f"the object of {name} defines {sorted(defined)}, not one function")
+            raise LinkError(f"{title}: its object defines {', '.join(sorted(defined))}, not one function")
         self.objects.append(item)
         self.bases.append(self._count)
         self.names[name] = self._count + next(iter(defined.values()))

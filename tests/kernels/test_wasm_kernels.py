@@ -1,0 +1,112 @@
+"""Graphs as wasm32 bundles against the oracle, many in one Node process; and what their code is made of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compiled import assert_close, graph_of, plan_of
+from random_graphs import GENERATORS, case
+from wasm_tools import WASM32, Cases, bundle_of, outputs_of
+
+from tinyinfer.backends.cpu.compile import assembly
+from tinyinfer.ir import build
+from tinyinfer.ir.build import elementwise
+from tinyinfer.ir.loop import BodyResults, loop
+from tinyinfer.ir.node import Graph, Node
+from tinyinfer.ir.oracle import evaluate
+from tinyinfer.ir.passes import optimize
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+Job = tuple[Graph, dict[str, np.ndarray], float | None, float]
+"""A graph, its feeds, and the magnitude and factor of its rounding (`compiled.assert_close`)."""
+
+
+def check_all(jobs: dict[str, Job], folder: Path) -> None:
+    """Every graph gives under Node what the oracle gives."""
+    cases = Cases(folder)
+    for graph, feeds, _, _ in jobs.values():
+        arrays = {x: np.ascontiguousarray(feeds[x]).reshape(n.shape) for x, n in graph.inputs.items()}
+        cases.add(bundle_of(plan_of(graph, target=WASM32)), arrays)
+    for (title, (graph, feeds, scale, factor)), result in zip(jobs.items(), cases.run(), strict=True):
+        wanted = dict(zip(graph.outputs, evaluate(list(graph.outputs.values()), feeds)))
+        try:
+            got = outputs_of(result, wanted)
+            for name, array in wanted.items():
+                assert_close(got[name], array, scale, factor)
+        except AssertionError as error:
+            raise AssertionError(f"{title}: {error}") from None
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_random_graphs(name: str, tmp_path: Path):
+    jobs = {}
+    for seed in range(6):
+        chosen = case(name, seed)
+        graph = graph_of(*chosen.outputs)
+        graph = optimize(graph) if seed % 2 else graph
+        jobs[f"{name} {seed}"] = graph, chosen.feeds, chosen.scale, chosen.factor
+    check_all(jobs, tmp_path)
+
+
+def _recurrent(backwards: bool) -> Graph:
+    weights = build.constant((np.random.default_rng(5).normal(size=(7, 7)) / 7).astype(np.float32))
+    x, start = build.input_node("x", (9, 2, 7), "float32"), build.input_node("start", (2, 7), "float32")
+
+    def body(number: Node, carried: list[Node], rows: list[Node]) -> BodyResults:
+        state = elementwise("TANH", elementwise("ADD", rows[0], build.matmul(carried[0], weights)))
+        return BodyResults([state], [state, carried[0]])
+
+    made = loop(body, [start], 9, [(x, backwards)], lambda i: backwards)
+    outputs = {"y": made.stacked[0], "before": made.stacked[1], "last": made.final[0], "n": made.done}
+    return Graph({"start": start, "x": x}, outputs)
+
+
+def _counted() -> Graph:
+    """Adds the iteration's number; another loop inside doubles as often as the iteration's number says."""
+    count, start = build.input_node("count", (), "int64"), build.input_node("start", (3,), "float32")
+
+    def double(number: Node, carried: list[Node], rows: list[Node]) -> BodyResults:
+        return BodyResults([elementwise("ADD", carried[0], carried[0])])
+
+    def body(number: Node, carried: list[Node], rows: list[Node]) -> BodyResults:
+        inner = loop(double, [carried[0]], 4, count=number).final[0]
+        total = elementwise("ADD", inner, build.expand(build.cast(number, "float32"), (3,)))
+        return BodyResults([total], [carried[0]])
+
+    made = loop(body, [start], 6, count=count)
+    outputs = {"last": made.final[0], "n": made.done, "y": made.stacked[0]}
+    return Graph({"count": count, "start": start}, outputs)
+
+
+def test_loops(tmp_path: Path):
+    random = np.random.default_rng(2)
+    jobs: dict[str, Job] = {}
+    for backwards in (False, True):
+        feeds = {"x": random.normal(size=(9, 2, 7)), "start": random.normal(size=(2, 7))}
+        given = {name: array.astype(np.float32) for name, array in feeds.items()}
+        jobs[f"recurrent {backwards}"] = _recurrent(backwards), given, 1.0, 4.0
+    for count in (-1, 0, 3, 9):
+        feeds = {"count": np.array(count), "start": np.ones(3, np.float32)}
+        jobs[f"counted {count}"] = _counted(), feeds, None, 1.0
+    check_all(jobs, tmp_path)
+
+
+def test_code_uses_vectors():
+    """A convolution multiplies and adds four lanes at a time, and calls nothing."""
+    x = build.input_node("x", (1, 8, 12, 12), "float32")
+    weights = build.input_node("w", (16, 8, 3, 3), "float32")
+    windows = build.window(x, [3, 3], [1, 1], [1, 1], [1, 1], [1, 1], 0)
+    shape = (1, 16, 8, 3, 3, 12, 12)
+    spread = build.reshape(build.permute(windows, [0, 1, 4, 5, 2, 3]), (1, 1, *shape[2:]))
+    filters = build.reshape(weights, (1, 16, 8, 3, 3, 1, 1))
+    product = elementwise("MUL", build.expand(spread, shape), build.expand(filters, shape))
+    plan = plan_of(optimize(graph_of(build.reduce("SUM", product, [2, 3, 4]))), target=WASM32)
+    listings = [assembly(launch.kernel.text(), WASM32) for launch in plan.launches]
+    (contraction,) = (x for x in listings if x.count("f32x4.mul") > 8)
+    assert contraction.count("f32x4.add") > 8 and "v128.load" in contraction
+    called = set(re.findall(r"^\s+call\s+([\w.]+)", contraction, re.MULTILINE))
+    assert called <= set(re.findall(r"^([\w.]+):", contraction, re.MULTILINE))
