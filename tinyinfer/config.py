@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyinfer.kernels.tuning import Tuning
+
 DEBUG_VARIABLE = "DEBUG"
 VERIFY_VARIABLE = "TINYINFER_VERIFY"
 CACHE_VARIABLE = "TINYINFER_CACHE"
@@ -15,13 +17,15 @@ MESA_VARIABLE = "TINYINFER_MESA"
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """Everything that decides what a kernel computes; hashed into every cache key."""
+    """Everything that decides what kernels compute and how; a kernel's key holds what came of it."""
 
     fuse: bool = True
     deterministic: bool = False
     keep_values: bool = False
     """Give every stored value memory of its own and list them in the plan, for tests that look inside a run.
     """
+    tuning: Tuning = Tuning()
+    """Schedules to take instead of the heuristic ones."""
 
 
 def debug_level() -> int:

@@ -20,7 +20,6 @@ from tinyinfer.config import CompileOptions
 from tinyinfer.ir.index import Axis
 from tinyinfer.ir.node import Graph, Node
 from tinyinfer.kernels.assign import LoopKernel, assign
-from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import walk
 from tinyinfer.kernels.halo import HaloRegion, halo_regions
 from tinyinfer.kernels.layout import Buffer
@@ -30,18 +29,11 @@ from tinyinfer.kernels.physical import (
     ContractionNest,
     PackedConstant,
     PhysicalKernel,
-    build_contraction,
-    merge_contraction,
     pack_constants,
     rebase,
     to_physical,
 )
-from tinyinfer.kernels.schedule import (
-    ContractionSchedule,
-    MachineModel,
-    pick_vectors,
-    schedule_contraction,
-)
+from tinyinfer.kernels.schedule import ContractionSchedule, MachineModel
 from tinyinfer.kernels.schedule_map import MapSchedule, expression_weight, reduce_steps, schedule_map
 from tinyinfer.kernels.schedule_scatter import (
     ScatterSchedule,
@@ -50,6 +42,7 @@ from tinyinfer.kernels.schedule_scatter import (
     pick_vector,
     schedule_scatter,
 )
+from tinyinfer.kernels.schedule_space import ContractionChoice
 from tinyinfer.runtime.memory import pack
 from tinyinfer.runtime.plan import (
     BufferRef,
@@ -146,7 +139,8 @@ def build_steps(
             steps.append(_halo_step(owner, printer))
         physical = to_physical(lowered, assigned.buffers)
         if contraction is not None:
-            steps.append(_contraction_step(physical, contraction, printer))
+            choice = ContractionChoice(physical, contraction, printer.machine)
+            steps.append(_contraction_step(choice, choice.pick(options.tuning), printer))
         elif lowered.root.op == "SCATTER":
             steps.append(_scatter_step(physical, lowered, printer))
         else:
@@ -188,36 +182,42 @@ def _touched(arguments: list[Buffer | PackedConstant]) -> int:
     return total
 
 
-def _contraction_step(physical: PhysicalKernel, roles: Contraction, printer: KernelPrinter) -> Step:
-    machine = printer.machine
-    rows = prod(a.size for a in roles.m)
-    guess = min(2, -(-roles.vector.size // machine.lanes))
-    nest = merge_contraction(build_contraction(physical, roles, guess * machine.lanes))
-    vectors = pick_vectors(nest, machine)
-    if vectors != guess:
-        nest = merge_contraction(build_contraction(physical, roles, vectors * machine.lanes))
-    based, (a, b) = rebase(nest.physical, (nest.a, nest.b))
-    nest = replace(nest, physical=based, a=a, b=b, epilogue=based.nest.body)
-    schedule = schedule_contraction(nest, vectors, machine)
-    description = f"{nest.text()}\n{schedule}"
-    groups = prod(a.size for a in nest.groups)
-    flops = 2 * groups * rows * roles.vector.size * prod(a.size for a in roles.k)
-    title, origin = title_of(physical.origin, "contraction")
-    bare = replace(nest, physical=_without_values(based))
-    source = source_of(
-        f"contract_{schedule.name}", description, lambda name: printer.contraction(name, bare, schedule)
-    )
+def _contraction_step(
+    choice: ContractionChoice, schedule: ContractionSchedule, printer: KernelPrinter
+) -> Step:
+    source, description = contraction_source(choice, schedule, printer)
+    nest = choice.nest(schedule.vectors)
+    based = nest.physical
+    title, origin = title_of(based.origin, "contraction")
     return Step(
         source,
         based.arguments,
         based.offsets,
-        groups * schedule.row_blocks * schedule.column_blocks,
+        contraction_chunks(nest, schedule),
         title,
         origin,
-        flops,
+        2 * choice.work,
         _touched(based.arguments),
         lambda: description,
     )
+
+
+def contraction_source(
+    choice: ContractionChoice, schedule: ContractionSchedule, printer: KernelPrinter
+) -> tuple[KernelSource, str]:
+    """A contraction's kernel with this schedule, and the text that it is named by."""
+    nest = choice.nest(schedule.vectors)
+    description = f"{nest.text()}\n{schedule}"
+    bare = replace(nest, physical=_without_values(nest.physical))
+    source = source_of(
+        f"contract_{schedule.name}", description, lambda name: printer.contraction(name, bare, schedule)
+    )
+    return source, description
+
+
+def contraction_chunks(nest: ContractionNest, schedule: ContractionSchedule) -> int:
+    """Chunks of a contraction's launch."""
+    return prod(a.size for a in nest.groups) * schedule.row_blocks * schedule.column_blocks
 
 
 def _without_values(kernel: PhysicalKernel) -> PhysicalKernel:

@@ -119,23 +119,17 @@ def most_rows(vectors: int, machine: MachineModel) -> int:
     return (machine.registers - 1 - vectors) // vectors
 
 
-def schedule_contraction(c: ContractionNest, vectors: int, machine: MachineModel) -> ContractionSchedule:
-    """The heuristic schedule of a contraction whose panels are `vectors` wide."""
-    tile_y, tile_x = row_tile(c, max(1, most_rows(vectors, machine)))
+def schedule_contraction(
+    c: ContractionNest, vectors: int, machine: MachineModel, tile: tuple[int, int] | None = None
+) -> ContractionSchedule:
+    """The heuristic schedule of a contraction whose panels are `vectors` wide, for row tiles of (height,
+    width) `tile` where they are given."""
+    tile_y, tile_x = tile or row_tile(c, max(1, most_rows(vectors, machine)))
     row_tiles = row_tile_count(c, tile_y, tile_x)
     panels = c.panels.panel.size
-    groups = 1
-    for g in c.groups:
-        groups *= g.size
-    k = 1
-    for a in c.k:
-        k *= a.size
-    rows = 1
-    for a in c.m:
-        rows *= a.size
-    flops = 2.0 * rows * k * c.panels.columns
-    wanted = int(min(MOST_CHUNKS, max(1, groups * flops // CHUNK_FLOPS)))
-    row_blocks, column_blocks = _blocks(max(1, ceil(wanted / groups)), rows, k, c, row_tiles, panels)
+    k = prod(a.size for a in c.k)
+    rows = prod(a.size for a in c.m)
+    row_blocks, column_blocks = _blocks(wanted_blocks(c), rows, k, c, row_tiles, panels)
     panel_bytes = 4.0 * k * c.panels.lane.size
     streamed = c.packed and panel_bytes * panels >= COLD_BYTES
     block_bytes = 4.0 * rows / row_blocks * (_k_footprint(c) + c.panels.columns / column_blocks)
@@ -146,6 +140,14 @@ def schedule_contraction(c: ContractionNest, vectors: int, machine: MachineModel
     return ContractionSchedule(
         machine.lanes, vectors, tile_y, tile_x, _unroll(c), row_blocks, column_blocks, rows_outside, prefetch
     )
+
+
+def wanted_blocks(c: ContractionNest) -> int:
+    """How many blocks each group should have, so that there are enough chunks for all threads."""
+    groups = prod(a.size for a in c.groups)
+    flops = 2.0 * prod(a.size for a in (*c.groups, *c.m, *c.k)) * c.panels.columns
+    wanted = int(min(MOST_CHUNKS, max(1, flops // CHUNK_FLOPS)))
+    return max(1, ceil(wanted / groups))
 
 
 def row_tile(c: ContractionNest, limit: int) -> tuple[int, int]:
