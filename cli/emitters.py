@@ -103,6 +103,7 @@ def emit_c(request: Request) -> None:
     from tinyinfer.frontend.onnx import load_model
 
     request.refuse("c", "--device", "--input", "--no-golden", "--sign", "--stored-weights", "--threads")
+    request.refuse("c", "--tune", "--tune-from")
     place = Path(request.output if request.output is not None else f"{request.stem}_c")
     if place.exists() and not place.is_dir():
         raise BadInput(f"{place}: is no directory")

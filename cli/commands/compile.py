@@ -75,6 +75,20 @@ from cli.options import json_option, parse_shape, parse_size, verbose_option
     help="Threads to compile on; 0: all.",
 )
 @click.option(
+    "--tune",
+    type=click.FloatRange(min=0, min_open=True),
+    is_flag=False,
+    flag_value=60.0,
+    metavar="[SECONDS]",
+    help="Measure schedules of kernels for this long, on this machine [without a number: 60].",
+)
+@click.option(
+    "--tune-from",
+    type=click.Path(),
+    metavar="BUNDLE",
+    help="Take the schedules that were measured for this bundle; with --tune, measure only what it lacks.",
+)
+@click.option(
     "--emit", type=click.Choice(list(EMITTERS)), default="bundle", show_default=True, help="What to write."
 )
 @click.option(
@@ -122,6 +136,8 @@ def command(
     max_memory: str,
     key: str | None,
     threads: int,
+    tune: float | None,
+    tune_from: str | None,
     emit: str,
     c_weights: str,
     c_arena: str,
@@ -138,6 +154,7 @@ def command(
     sources for compilers that are not known here.
     """
     from tinyinfer.bundle.build import BuildOptions
+    from tinyinfer.bundle.tuned import TuneOptions, read_tunings
 
     if precision != "fp32":
         raise BadInput(
@@ -161,6 +178,7 @@ def command(
         max_bytes=parse_size("--max-memory", max_memory) if max_memory else None,
         signer=_signer(key) if key is not None else None,
         threads=threads,
+        tune=TuneOptions(tune, read_tunings(tune_from) if tune_from is not None else None),
     )
     progress = _Progress()
     request = Request(

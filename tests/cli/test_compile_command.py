@@ -8,9 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from small_models import affine, channel_means, reshape_by_input, sum_of_two
+from small_models import affine, channel_means, model, reshape_by_input, sum_of_two
 
 from cli.main import main
+from tinyinfer.bundle.targets import find_targets
 
 
 def call(*arguments):
@@ -96,6 +97,11 @@ def test_fixed_values_and_golden_inputs(folder):
         (["affine.onnx", "--max-memory", "10"], ["limit of 10"]),
         (["affine.onnx", "--max-memory", "much"], ["--max-memory"]),
         (["affine.onnx", "--sign", "none.pem"], ["none.pem"]),
+        (["affine.onnx", "--tune", "soon"], ["--tune", "soon"]),
+        (["affine.onnx", "--tune=0"], ["--tune"]),
+        (["affine.onnx", "--tune-from", "none.tinf"], ["none.tinf"]),
+        (["affine.onnx", "--tune-from", "sum.onnx"], ["sum.onnx", "no bundle"]),
+        (["affine.onnx", "--emit", "c", "--tune"], ["--tune", "--emit c"]),
         (["affine.onnx", "--precision", "fp16"], ["--precision fp16", "fp32"]),
         (["affine.onnx", "-o", "no/such/a.tinf"], ["no/such"]),
         (["affine.onnx", "-o", "."], ["directory"]),
@@ -142,6 +148,23 @@ def test_an_input_that_shapes_depend_on_is_checked_in_c(folder):
     assert result.exit_code == 0, result.output
     text = open("shape_c/shape.c").read()
     assert "INT64_C(3), INT64_C(4)" in text and "SHAPE_OTHER_VALUE" in text
+
+
+def test_measured_schedules_are_said_and_taken_up_again(folder):
+    weights = np.random.default_rng(0).standard_normal((8, 40)).astype(np.float32)
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    floats = onnx.TensorProto.FLOAT
+    made = model([node], [("x", floats, [5, 8])], [("y", floats, [5, 40])], [("w", weights)])
+    onnx.save(made, "product.onnx")
+    target = find_targets(["CPU"])[0].name
+    result = call("compile", "product.onnx", "--tune", "--device", f"cpu:{target}", "-o", "a.tinf")
+    assert result.exit_code == 0, result.output
+    assert f"{target}: 1 kernel with measured schedules" in result.stdout
+    again = ["--tune-from", "a.tinf", "--device", f"cpu:{target}", "-o", "b.tinf"]
+    assert call("compile", "product.onnx", *again).exit_code == 0
+    assert (folder / "a.tinf").read_bytes() == (folder / "b.tinf").read_bytes()
+    assert call("compile", "affine.onnx", "-o", "c.tinf").exit_code == 0
+    assert_refused(call("compile", "product.onnx", "--tune-from", "c.tinf"), "c.tinf", "--tune")
 
 
 def test_a_bundle_is_no_model_to_compile(bundle):

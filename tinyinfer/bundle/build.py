@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,13 @@ from tinyinfer.bundle.plan_section import PlanSection, write_plan
 from tinyinfer.bundle.provenance import write_provenance
 from tinyinfer.bundle.recognise import is_bundle
 from tinyinfer.bundle.source import Source, read_source
+from tinyinfer.bundle.tuned import TuneOptions, find_tunings, write_tunings
 from tinyinfer.bundle.vectors import OutputError, Runner, make_vectors
 from tinyinfer.bundle.weights import WeightStore
 from tinyinfer.config import CompileOptions, cache_directory
 from tinyinfer.errors import Fail, InvalidArgument
-from tinyinfer.runtime.plan import Plan, TensorSpec, kernel_sources
+from tinyinfer.kernels.tuning import Tuning
+from tinyinfer.runtime.plan import Plan, TensorSpec
 from tinyinfer.runtime.signature import numpy_dtype
 
 Tell = Callable[[str], None]
@@ -42,7 +44,8 @@ class BuildOptions:
 
     `shapes` and `values` are those of `source.read_source`; `inputs` those of the first golden vector.
     `max_bytes` is what one run of any target may take: weights in memory, arena, inputs and outputs.
-    `expanded_weights` stores them as they lie in memory. `threads` compile (0: all cores).
+    `expanded_weights` stores them as they lie in memory. `threads` compile (0: all cores). `tune` says where
+    schedules come from that are not the heuristic ones.
     """
 
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -53,6 +56,7 @@ class BuildOptions:
     max_bytes: int | None = None
     signer: Signer | None = None
     threads: int = 0
+    tune: TuneOptions = TuneOptions()
     compile_options: CompileOptions = CompileOptions()
 
     def check_memory(self, what: str, plan: Plan) -> None:
@@ -64,12 +68,13 @@ class BuildOptions:
                 f" {self.max_bytes}"
             )
 
-    def described(self) -> dict[str, Any]:
-        """What of it decides the bundle's content, for the manifest."""
+    def described(self, tunings: Mapping[str, Tuning]) -> dict[str, Any]:
+        """What of it decides the bundle's content, for the manifest; what was measured is in `TUNE`."""
         return {
             "fuse": self.compile_options.fuse,
             "deterministic": self.compile_options.deterministic,
             "stored_weights": "expanded" if self.expanded_weights else "compact",
+            "tuned": sorted(tunings),
         }
 
 
@@ -107,9 +112,10 @@ def build_bundle(
 ) -> BuildReport:
     """Compile an ONNX model (path, bytes or ModelProto) and write the bundle, whole or not at all.
 
-    The same model, targets and options give the same bytes. What this machine can run of it is compared with
-    the oracle before it is written. Raises what `load_model` and `read_source` raise, Fail where compiled
-    code is wrong or `max_bytes` is not enough, OSError for a file that cannot be written.
+    The same model, targets and options give the same bytes, where nothing is measured. What this machine can
+    run of it is compared with the oracle before it is written. Raises what `load_model` and `read_source`
+    raise, Fail where compiled code is wrong or `max_bytes` is not enough, OSError for a file that cannot be
+    written.
     """
     from tinyinfer.frontend.onnx import load_model
 
@@ -122,14 +128,18 @@ def build_bundle(
     source = read_source(load_model(model), options.shapes, options.values)
     _check_inputs(source, options)
     store = WeightStore("expanded" if options.expanded_weights else "compact")
-    built = [_build_target(source, target, store, options, tell) for target in targets]
-    manifest = make_manifest(source, [(b.target, b.report) for b in built], options.described())
+    tunings, notes = find_tunings(source.graph, targets, options.tune, options.compile_options, tell)
+    built = [
+        _build_target(source, target, store, options, tunings.get(target.name, Tuning()), tell)
+        for target in targets
+    ]
+    manifest = make_manifest(source, [(b.target, b.report) for b in built], options.described(tunings))
     sections = [
         Section("MANI", canonical_json(manifest)),
         Section("WIDX", store.index()),
         Section("WGHT", store.content()),
         Section("PROV", write_provenance([b.plan for b in built])),
-        Section("TUNE", canonical_json(_schedules(built))),
+        Section("TUNE", write_tunings({b.target.name: b.plan for b in built}, tunings)),
     ]
     for group, item in enumerate(built, 1):
         sections.append(Section("PLAN", item.section, group, item.target.name))
@@ -144,7 +154,7 @@ def build_bundle(
     for section in sections:
         parts = section.data if isinstance(section.data, list) else [section.data]
         sizes[section.kind] += sum(map(len, parts))
-    notes = [note for note in (source.describe_assumed(),) if note]
+    notes = [*(note for note in (source.describe_assumed(),) if note), *notes]
     return BuildReport(size, dict(sizes), [b.report for b in built], errors, notes)
 
 
@@ -165,12 +175,17 @@ def _check_inputs(source: Source, options: BuildOptions) -> None:
 
 
 def _build_target(
-    source: Source, target: CpuTarget, store: WeightStore, options: BuildOptions, tell: Tell
+    source: Source,
+    target: CpuTarget,
+    store: WeightStore,
+    options: BuildOptions,
+    tuning: Tuning,
+    tell: Tell,
 ) -> _Built:
     """Plan, code and the report of one target; its weights go into `store`."""
     tell(f"{target.name}: planning")
     with source.model.limits.spending():
-        plan = CpuDevice().plan(source.graph, options.compile_options, target)
+        plan = CpuDevice().plan(source.graph, replace(options.compile_options, tuning=tuning), target)
         options.check_memory(f"target {target.name}", plan)
         image = compile_image(
             plan,
@@ -219,15 +234,3 @@ def _runners(
         here = CpuDevice().compile(source.graph, options.compile_options, options.threads)
         runners["this machine"] = here.run
     return runners
-
-
-def _schedules(built: Sequence[_Built]) -> dict[str, Any]:
-    """How many kernels of each target have which schedule; a kernel's name spells its own."""
-    return {
-        "kernels": {
-            item.target.name: Counter(
-                source.name.rpartition("_")[0] for source in kernel_sources(item.plan.launches).values()
-            )
-            for item in built
-        }
-    }

@@ -8,7 +8,7 @@ schedule once more at the end, because the best of several noisy times is better
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.node import Graph
@@ -38,25 +38,41 @@ def tune_contractions(
     seconds: float = float("inf"),
     progress: Progress = lambda done, total: None,
     clock: Callable[[], float] = time.monotonic,
-) -> Tuning:
+) -> tuple[Tuning, int]:
     """Schedules for the contractions of a graph whose passes have run, those with most work first, as far as
-    `seconds` reach. What `options.tuning` has for a kernel stays. `name` is the processor that measures."""
+    `seconds` reach, and the number of those that were not reached. What `options.tuning` has for a kernel
+    stays. `name` is the processor that measures."""
     end = clock() + seconds
     choices = find_contractions(graph, machine, options)
-    known = {key: fields for key in options.tuning if (fields := options.tuning.get(key)) is not None}
-    found = {
-        key: known[key]
-        for key, (choice, _) in choices.items()
-        if key in known and choice.find(known[key]) is not None
-    }
+    found = _known(choices, options.tuning)
     wanted = [key for key in choices if key not in found]
     wanted.sort(key=lambda key: (-choices[key][0].work * choices[key][1], key))
-    for number, key in enumerate(wanted):
-        progress(number, len(wanted))
+    done = 0
+    for done, key in enumerate(wanted):
         if clock() >= end:
             break
+        progress(done, len(wanted))
         found[key] = schedule_fields(search(choices[key][0], measure, lambda: clock() >= end))
-    return Tuning.make(name, found)
+    else:
+        done = len(wanted)
+    return Tuning.make(name if done else options.tuning.machine, found), len(wanted) - done
+
+
+def known_schedules(graph: Graph, machine: MachineModel, options: CompileOptions) -> Tuning:
+    """The part of `options.tuning` that contractions of a graph whose passes have run would take."""
+    choices = find_contractions(graph, machine, options) if options.tuning else {}
+    return Tuning.make(options.tuning.machine, _known(choices, options.tuning))
+
+
+def _known(
+    choices: Mapping[str, tuple[ContractionChoice, int]], tuning: Tuning
+) -> dict[str, Mapping[str, int]]:
+    found = {}
+    for key, (choice, _) in choices.items():
+        fields = tuning.get(key)
+        if fields is not None and choice.find(fields) is not None:
+            found[key] = fields
+    return found
 
 
 def find_contractions(

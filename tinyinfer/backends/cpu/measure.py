@@ -27,7 +27,7 @@ from tinyinfer.kernels.physical import PackedConstant
 from tinyinfer.kernels.plan import contraction_chunks, contraction_source
 from tinyinfer.kernels.schedule import COLD_BYTES, L2_BYTES, ContractionSchedule
 from tinyinfer.kernels.schedule_space import ContractionChoice
-from tinyinfer.kernels.tune import Progress, tune_contractions
+from tinyinfer.kernels.tune import Progress, known_schedules, tune_contractions
 from tinyinfer.kernels.tuning import Tuning
 from tinyinfer.runtime.plan import BufferRef, KernelSource, Launch, Plan, TensorSpec
 
@@ -53,19 +53,30 @@ def tune(
     options: CompileOptions,
     seconds: float = float("inf"),
     progress: Progress = lambda done, total: None,
-) -> Tuning:
+) -> tuple[Tuning, int]:
     """Schedules for the kernels of `graph`, a graph before any pass, as measured on this machine in about
-    `seconds` at most. Raises ValueError for a target whose code does not run here."""
-    from tinyinfer.ir.passes import optimize
-    from tinyinfer.ir.passes.storage_types import use_storage_types
-
+    `seconds` at most, and the number of kernels that there was no time for. What `options.tuning` has is not
+    measured again. Raises ValueError for a target whose code does not run here."""
     reason = cannot_tune(target)
     if reason is not None:
         raise ValueError(reason)
     timer = KernelTimer(target)
-    ready = optimize(use_storage_types(graph))
     machine = timer.printer.machine
-    return tune_contractions(ready, machine, options, timer, host_target().cpu, seconds, progress)
+    return tune_contractions(_ready(graph), machine, options, timer, host_target().cpu, seconds, progress)
+
+
+def applicable(graph: Graph, target: CpuTarget, options: CompileOptions) -> Tuning:
+    """The part of `options.tuning` that kernels of `graph`, a graph before any pass, would take."""
+    if not options.tuning:
+        return Tuning()
+    return known_schedules(_ready(graph), LlvmPrinter(target).machine, options)
+
+
+def _ready(graph: Graph) -> Graph:
+    from tinyinfer.ir.passes import optimize
+    from tinyinfer.ir.passes.storage_types import use_storage_types
+
+    return optimize(use_storage_types(graph))
 
 
 class KernelTimer:

@@ -1,0 +1,94 @@
+"""`TUNE`: the schedules of a bundle's kernels, measured where it was made or taken from another bundle."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tinyinfer.backends.cpu.measure import applicable, cannot_tune, tune
+from tinyinfer.backends.cpu.target import CpuTarget
+from tinyinfer.bundle.container import Container
+from tinyinfer.bundle.manifest import canonical_json, read_json
+from tinyinfer.bundle.recognise import is_bundle
+from tinyinfer.config import CompileOptions
+from tinyinfer.errors import InvalidArgument
+from tinyinfer.ir.node import Graph
+from tinyinfer.kernels.tuning import Tuning
+from tinyinfer.runtime.plan import Plan, kernel_sources
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """`seconds` is how long kernels of all targets are measured, about (None: not at all); `known` has
+    tunings by the target's name, whose kernels are not measured again."""
+
+    seconds: float | None = None
+    known: Mapping[str, Tuning] | None = None
+
+
+def find_tunings(
+    graph: Graph,
+    targets: Sequence[CpuTarget],
+    options: TuneOptions,
+    compile_options: CompileOptions,
+    tell: Callable[[str], None],
+) -> tuple[dict[str, Tuning], list[str]]:
+    """Tunings by the target's name for a graph before any pass, and notes on what was measured and what could
+    not be."""
+    tunings: dict[str, Tuning] = {}
+    notes: list[str] = []
+    end = time.monotonic() + (options.seconds or 0)
+    for number, target in enumerate(targets):
+        known = (options.known or {}).get(target.name, Tuning())
+        given = replace(compile_options, tuning=known)
+        reason = cannot_tune(target) if options.seconds is not None else None
+        if options.seconds is None or reason is not None:
+            tunings[target.name] = applicable(graph, target, given)
+            if reason is not None:
+                notes.append(f"kernels cannot be tuned here: {reason}")
+            continue
+        # what one target leaves of its share is for those after it
+        seconds = max(0.0, end - time.monotonic()) / (len(targets) - number)
+
+        def progress(done: int, total: int, name: str = target.name) -> None:
+            tell(f"{name}: tuning kernel {done + 1} of {total}")
+
+        tunings[target.name], left = tune(graph, target, given, seconds, progress)
+        count = len(tunings[target.name].entries)
+        notes.append(
+            f"{target.name}: {count} kernel{'' if count == 1 else 's'} with measured schedules"
+            + (f", no time for {left} more" if left else "")
+        )
+    return {name: tuning for name, tuning in tunings.items() if tuning}, notes
+
+
+def write_tunings(plans: Mapping[str, Plan], tunings: Mapping[str, Tuning]) -> bytes:
+    """The section: how many kernels of each target have which schedule (a kernel's name spells its own), and
+    what was measured."""
+    kernels = {
+        name: Counter(s.name.rpartition("_")[0] for s in kernel_sources(plan.launches).values())
+        for name, plan in plans.items()
+    }
+    tuned = {name: tuning.as_json() for name, tuning in tunings.items()}
+    return canonical_json({"kernels": kernels, "tuned": tuned})
+
+
+def read_tunings(path: str | os.PathLike[str]) -> dict[str, Tuning]:
+    """What the bundle at `path` has measured, by the target's name. Raises InvalidArgument for a file that is
+    no bundle, or for a bundle without measured schedules, and what `Container.open` raises."""
+    if os.path.exists(path) and not is_bundle(path):
+        raise InvalidArgument(f"{os.fspath(path)} is no bundle")
+    container = Container.open(path)
+    found: dict[str, Tuning] = {}
+    for entry in container.all("TUNE"):
+        data: Any = read_json(f"{container.label}: TUNE", container.data(entry)).get("tuned")
+        if isinstance(data, dict):
+            found |= {name: Tuning.from_json(value) for name, value in data.items()}
+    found = {name: tuning for name, tuning in found.items() if tuning}
+    if not found:
+        raise InvalidArgument(f"{container.label} has no measured schedules: it was compiled without --tune")
+    return found
