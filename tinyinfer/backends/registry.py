@@ -10,8 +10,12 @@ from tinyinfer.backends.base import Device
 
 _DEVICES = {
     "CPU": ("tinyinfer.backends.cpu.device", "CpuDevice"),
+    "OPENCL": ("tinyinfer.backends.opencl.device", "OpenclDevice"),
     "REFERENCE": ("tinyinfer.backends.reference.device", "ReferenceDevice"),
 }
+
+_SELECTABLE = frozenset(("OPENCL",))
+"""Devices of which a machine may have several: "opencl:0" or "opencl:name" chooses one."""
 
 _SUFFIX = "ExecutionProvider"
 _LOADED: dict[str, Device] = {}
@@ -37,7 +41,8 @@ def unavailable_reason(name: str) -> str | None:
 
 
 def canonical_name(name: str) -> str:
-    """A device's own name: upper case, and onnxruntime's "CPUExecutionProvider" is "CPU"."""
+    """A device's own name: upper case, and onnxruntime's "CPUExecutionProvider" is "CPU". What chooses among
+    several stands after a colon."""
     short = name[: -len(_SUFFIX)] if name.endswith(_SUFFIX) else name
     return short.upper()
 
@@ -47,7 +52,7 @@ def find_device(name: str) -> Device:
     cannot be.
     """
     wanted = canonical_name(name)
-    if wanted not in _DEVICES:
+    if not _is_known(wanted):
         raise ValueError(f"unknown device {name!r}; available here: {', '.join(available_devices())}")
     reason = unavailable_reason(wanted)
     if reason is not None:
@@ -69,7 +74,7 @@ def first_available(names: Sequence[str]) -> Device:
         try:
             return find_device(name)
         except ValueError as error:
-            if canonical_name(name) not in _DEVICES and not name.endswith(_SUFFIX):
+            if not _is_known(canonical_name(name)) and not name.endswith(_SUFFIX):
                 raise
             problems.append(error)
     if len(problems) == 1:
@@ -91,13 +96,20 @@ def get_all_providers() -> list[str]:
 
 def get_device() -> str:
     """The name of the device that a session without `providers` runs on."""
-    return next(iter(available_devices()), "CPU")
+    return next((name for name in _DEVICES if unavailable_reason(name) is None), "CPU")
+
+
+def _is_known(name: str) -> bool:
+    kind, colon, _ = name.partition(":")
+    return kind in _DEVICES and (not colon or kind in _SELECTABLE)
 
 
 def _load(name: str) -> Device:
     with _LOCK:
         device = _LOADED.get(name)
         if device is None:
-            module, factory = _DEVICES[name]
-            device = _LOADED[name] = getattr(importlib.import_module(module), factory)()
+            kind, _, selector = name.partition(":")
+            module, factory = _DEVICES[kind]
+            make = getattr(importlib.import_module(module), factory)
+            device = _LOADED[name] = make(selector) if selector else make()
         return device

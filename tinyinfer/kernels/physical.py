@@ -221,9 +221,31 @@ class ContractionNest:
 
 ACCUMULATOR = "accumulator"
 
+ALIGNMENT = 16
+"""Bytes of a vector of four floats."""
 
-def build_contraction(kernel: PhysicalKernel, c: Contraction, width: int) -> ContractionNest:
-    """Cut the vectorised axis into panels of `width` columns and pack its operand if that is constant."""
+
+def aligned_arguments(kernel: PhysicalKernel) -> tuple[bool, ...]:
+    """Whether each argument begins at a multiple of ALIGNMENT bytes wherever its buffer lies. What a loop
+    moves by rows does so if its rows do."""
+    result = []
+    for number, a in enumerate(kernel.arguments):
+        moved = kernel.offsets[number] if kernel.offsets else 0
+        if isinstance(a, Buffer):
+            fits = a.space not in ("input", "output") or a.nbytes % ALIGNMENT == 0
+            result.append(fits and moved * a.itemsize % ALIGNMENT == 0)
+        else:
+            result.append(moved * np.dtype(a.literal.dtype).itemsize % ALIGNMENT == 0)
+    return tuple(result)
+
+
+
+def build_contraction(
+    kernel: PhysicalKernel, c: Contraction, width: int, panels_outside: bool = True
+) -> ContractionNest:
+    """Cut the vectorised axis into panels of `width` columns and pack its operand if that is constant: panel
+    after panel, or, for neighbours that read at the same time, all panels side by side for each step of the
+    sum."""
     vector = c.vector
     _, a, b = _operands(kernel.nest.body, vector)
     panel = Axis("p", -(-vector.size // width))
@@ -246,7 +268,7 @@ def build_contraction(kernel: PhysicalKernel, c: Contraction, width: int) -> Con
     arguments = list(kernel.arguments)
     b_access: Access = replace(b.attrs, address=change(b.attrs.address))
     if isinstance(constant, PackedConstant):
-        dims = [*groups, panel, *k, lane]
+        dims = [*groups, panel, *k, lane] if panels_outside else [*groups, *k, panel, lane]
         address = b.attrs.address
         used = [x for x in dims if x in (panel, lane) or address.coefficient(x)]
         scale = address.coefficient(vector)

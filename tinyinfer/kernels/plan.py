@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from tinyinfer.config import CompileOptions
 from tinyinfer.ir.index import Axis
 from tinyinfer.ir.node import Graph, Node
 from tinyinfer.kernels.assign import LoopKernel, assign
+from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import walk
 from tinyinfer.kernels.halo import HaloRegion, halo_regions
 from tinyinfer.kernels.layout import Buffer
@@ -29,20 +30,14 @@ from tinyinfer.kernels.physical import (
     ContractionNest,
     PackedConstant,
     PhysicalKernel,
+    aligned_arguments,
     pack_constants,
     rebase,
     to_physical,
 )
-from tinyinfer.kernels.schedule import ContractionSchedule, MachineModel
-from tinyinfer.kernels.schedule_map import MapSchedule, expression_weight, reduce_steps, schedule_map
-from tinyinfer.kernels.schedule_scatter import (
-    ScatterSchedule,
-    independent_axes,
-    merge_scatter,
-    pick_vector,
-    schedule_scatter,
-)
-from tinyinfer.kernels.schedule_space import ContractionChoice
+from tinyinfer.kernels.schedule_map import expression_weight, reduce_steps
+from tinyinfer.kernels.schedule_scatter import independent_axes, merge_scatter, pick_vector
+from tinyinfer.kernels.tuning import Tuning
 from tinyinfer.runtime.memory import pack
 from tinyinfer.runtime.plan import (
     BufferRef,
@@ -52,20 +47,53 @@ from tinyinfer.runtime.plan import (
     LoopLaunch,
     Plan,
     TensorSpec,
+    WorkSizes,
     kernel_sources,
 )
 
 
+class Choice(Protocol):
+    """A contraction whose schedule is to be chosen: the nest for panels of any number of vectors."""
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds."""
+
+    def nest(self, vectors: int) -> ContractionNest: ...
+
+    def pick(self, tuning: Tuning) -> Any:
+        """The schedule that was recorded for this kernel, or else the heuristic one."""
+
+
+class Machine(Protocol):
+    """A kind of device: how kernels are cut for it. `aligned` says of each argument whether it begins at a
+    multiple of 16 bytes."""
+
+    def choice(self, physical: PhysicalKernel, roles: Contraction) -> Choice:
+        """A contraction whose schedule is to be chosen."""
+
+    def vector_axis(self, nest: LoopNest) -> Axis | None:
+        """The axis along which a map kernel's elements are computed side by side."""
+
+    def map(self, nest: LoopNest, aligned: tuple[bool, ...]) -> Any: ...
+
+    def scatter(self, nest: LoopNest, independent: frozenset[Axis]) -> Any: ...
+
+    def halo(self, regions: tuple[HaloRegion, ...]) -> WorkSizes | None: ...
+
+
 class KernelPrinter(Protocol):
-    """What a device adds: source text for each kind of scheduled kernel. The printed symbol is `name`."""
+    """What a device adds: source text for each kind of scheduled kernel. The printed symbol is `name`. The
+    schedules are those of `machine`."""
 
-    machine: MachineModel
+    @property
+    def machine(self) -> Machine: ...
 
-    def contraction(self, name: str, nest: ContractionNest, schedule: ContractionSchedule) -> str: ...
+    def contraction(self, name: str, nest: ContractionNest, schedule: Any) -> str: ...
 
-    def map(self, name: str, nest: LoopNest, schedule: MapSchedule) -> str: ...
+    def map(self, name: str, nest: LoopNest, schedule: Any) -> str: ...
 
-    def scatter(self, name: str, nest: LoopNest, schedule: ScatterSchedule) -> str: ...
+    def scatter(self, name: str, nest: LoopNest, schedule: Any) -> str: ...
 
     def halo(
         self, name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool
@@ -92,6 +120,7 @@ class Step:
     writes: int = 1
     loop: Callable[[tuple[BufferRef, ...]], LoopLaunch] | None = None
     """What a loop's launch repeats, given where its arguments lie."""
+    work: WorkSizes | None = None
 
 
 @dataclass
@@ -139,7 +168,7 @@ def build_steps(
             steps.append(_halo_step(owner, printer))
         physical = to_physical(lowered, assigned.buffers)
         if contraction is not None:
-            choice = ContractionChoice(physical, contraction, printer.machine)
+            choice = printer.machine.choice(physical, contraction)
             steps.append(_contraction_step(choice, choice.pick(options.tuning), printer))
         elif lowered.root.op == "SCATTER":
             steps.append(_scatter_step(physical, lowered, printer))
@@ -182,9 +211,7 @@ def _touched(arguments: list[Buffer | PackedConstant]) -> int:
     return total
 
 
-def _contraction_step(
-    choice: ContractionChoice, schedule: ContractionSchedule, printer: KernelPrinter
-) -> Step:
+def _contraction_step(choice: Choice, schedule: Any, printer: KernelPrinter) -> Step:
     source, description = contraction_source(choice, schedule, printer)
     nest = choice.nest(schedule.vectors)
     based = nest.physical
@@ -199,12 +226,11 @@ def _contraction_step(
         2 * choice.work,
         _touched(based.arguments),
         lambda: description,
+        work=schedule.work,
     )
 
 
-def contraction_source(
-    choice: ContractionChoice, schedule: ContractionSchedule, printer: KernelPrinter
-) -> tuple[KernelSource, str]:
+def contraction_source(choice: Choice, schedule: Any, printer: KernelPrinter) -> tuple[KernelSource, str]:
     """A contraction's kernel with this schedule, and the text that it is named by."""
     nest = choice.nest(schedule.vectors)
     description = f"{nest.text()}\n{schedule}"
@@ -215,9 +241,9 @@ def contraction_source(
     return source, description
 
 
-def contraction_chunks(nest: ContractionNest, schedule: ContractionSchedule) -> int:
+def contraction_chunks(nest: ContractionNest, schedule: Any) -> int:
     """Chunks of a contraction's launch."""
-    return prod(a.size for a in nest.groups) * schedule.row_blocks * schedule.column_blocks
+    return schedule.chunks_of(prod(a.size for a in nest.groups))
 
 
 def _without_values(kernel: PhysicalKernel) -> PhysicalKernel:
@@ -238,13 +264,13 @@ def sorted_for_constants(nest: LoopNest, vector: Axis | None) -> list[Axis]:
 
 def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> Step:
     machine = printer.machine
-    first = schedule_map(physical.nest, machine.lanes, machine.registers)
-    physical = pack_constants(physical, sorted_for_constants(physical.nest, first.vector))
+    vector = machine.vector_axis(physical.nest)
+    physical = pack_constants(physical, sorted_for_constants(physical.nest, vector))
     nest = merge_axes(physical.nest)
     nest.axes = tuple(sorted(nest.axes, key=lambda a: -abs(nest.store.coefficient(a))))
     based, _ = rebase(replace(physical, nest=nest))
     nest = based.nest
-    schedule = schedule_map(nest, machine.lanes, machine.registers)
+    schedule = machine.map(nest, aligned_arguments(based))
     description = f"{nest.text()}\n{schedule}"
     source = source_of(f"map_{schedule.name}", description, lambda name: printer.map(name, nest, schedule))
     title, origin = title_of(physical.origin, "map")
@@ -258,11 +284,11 @@ def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> Step:
         _map_flops(nest),
         _touched(physical.arguments),
         lambda: description,
+        work=schedule.work,
     )
 
 
 def _scatter_step(physical: PhysicalKernel, lowered: LoweredKernel, printer: KernelPrinter) -> Step:
-    lanes = printer.machine.lanes
     independent = independent_axes(lowered)
     # row-major, as lowering makes them: updates that meet follow each other in this order
     physical = replace(physical, nest=replace(physical.nest, axes=lowered.axes))
@@ -273,7 +299,7 @@ def _scatter_step(physical: PhysicalKernel, lowered: LoweredKernel, printer: Ker
     nest, independent = merge_scatter(physical.nest, independent)
     based, _ = rebase(replace(physical, nest=nest))
     nest = based.nest
-    schedule = schedule_scatter(nest, independent, lanes)
+    schedule = printer.machine.scatter(nest, independent)
     description = f"{nest.text()}\n{schedule}"
     kind = f"scatter_{schedule.name}"
     source = source_of(kind, description, lambda name: printer.scatter(name, nest, schedule))
@@ -290,6 +316,7 @@ def _scatter_step(physical: PhysicalKernel, lowered: LoweredKernel, printer: Ker
         _touched(based.arguments[1:]) + updates * np.dtype(nest.dtypes[0]).itemsize,
         lambda: description,
         updates=True,
+        work=schedule.work,
     )
 
 
@@ -310,7 +337,8 @@ def _halo_step(buffer: Buffer, printer: KernelPrinter) -> Step:
     source = source_of("halo", description, lambda name: printer.halo(name, regions, dtype, fill))
     size = sum(r.length * prod(c for c, _ in r.loops) for r in regions) * buffer.itemsize
     title, origin = title_of(buffer.value.origin, "halo")
-    return Step(source, [buffer], (), 1, f"halo of {title}", origin, 0, size, lambda: description)
+    work = printer.machine.halo(regions)
+    return Step(source, [buffer], (), 1, f"halo of {title}", origin, 0, size, lambda: description, work=work)
 
 
 def place_steps(
@@ -368,6 +396,7 @@ def place_steps(
                 step.flops,
                 step.bytes,
                 step.loop(tuple(refs)) if step.loop is not None else None,
+                step.work,
             )
         )
     return launches, place, total

@@ -11,9 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, prod
+from typing import TYPE_CHECKING, ClassVar
 
 from tinyinfer.ir.index import Axis
-from tinyinfer.kernels.physical import ContractionNest
+from tinyinfer.kernels.contraction import Contraction
+from tinyinfer.kernels.halo import HaloRegion
+from tinyinfer.kernels.nest import LoopNest
+from tinyinfer.kernels.physical import ContractionNest, PhysicalKernel
+from tinyinfer.kernels.schedule_map import MapSchedule, schedule_map
+from tinyinfer.kernels.schedule_scatter import ScatterSchedule, schedule_scatter
+
+if TYPE_CHECKING:
+    from tinyinfer.kernels.schedule_space import ContractionChoice
 
 L2_BYTES = 1 << 20
 """What a kernel counts on keeping in the second-level cache."""
@@ -48,6 +57,23 @@ class MachineModel:
     lanes: int
     registers: int
 
+    def choice(self, physical: PhysicalKernel, roles: Contraction) -> ContractionChoice:
+        from tinyinfer.kernels.schedule_space import ContractionChoice
+
+        return ContractionChoice(physical, roles, self)
+
+    def vector_axis(self, nest: LoopNest) -> Axis | None:
+        return schedule_map(nest, self.lanes, self.registers).vector
+
+    def map(self, nest: LoopNest, aligned: tuple[bool, ...]) -> MapSchedule:
+        return schedule_map(nest, self.lanes, self.registers)
+
+    def scatter(self, nest: LoopNest, independent: frozenset[Axis]) -> ScatterSchedule:
+        return schedule_scatter(nest, independent, self.lanes)
+
+    def halo(self, regions: tuple[HaloRegion, ...]) -> None:
+        return None
+
 
 @dataclass(frozen=True)
 class ContractionSchedule:
@@ -67,6 +93,11 @@ class ContractionSchedule:
     column_blocks: int
     rows_outside: bool
     prefetch: bool = False
+    work: ClassVar[None] = None
+
+    def chunks_of(self, groups: int) -> int:
+        """The chunks of a contraction of this many groups."""
+        return groups * self.row_blocks * self.column_blocks
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
+from typing import ClassVar
 
 from tinyinfer.ir.index import Axis, Slot, atoms_of
 from tinyinfer.ir.ops import ELEMENTWISE
@@ -50,6 +51,7 @@ class MapSchedule:
     parallel: int
     chunks: int
     transposed: bool = False
+    work: ClassVar[None] = None
 
     @property
     def name(self) -> str:
@@ -169,7 +171,7 @@ def schedule_map(nest: LoopNest, lanes: int, registers: int) -> MapSchedule:
     if vector is not None:
         available = ceil(vector.size / lanes)
         if straight:
-            tile_axis, tile = _pick_tile(nest, free, straight, vector, steps * weight, registers)
+            tile_axis, tile = pick_tile(nest, free, straight, vector, steps * weight, registers)
             if tile_axis is not None and 4 * sum(_elements(t) for t in traffic) < NEAR_BYTES:
                 # what lies in the second-level cache may be walked across; what lies beyond is read in order
                 rows = _tile_last(rows, tile_axis)
@@ -288,7 +290,7 @@ def _pick_vector(
     return min(candidates, key=cost)
 
 
-def _pick_tile(
+def pick_tile(
     nest: LoopNest,
     free: dict[int, frozenset[Axis]],
     straight: list[Expr],

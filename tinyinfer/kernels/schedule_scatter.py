@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 from tinyinfer.ir.index import Axis, Index, Slot, atoms_of
 from tinyinfer.kernels.expression import Expr
@@ -30,6 +31,7 @@ class ScatterSchedule:
     serial: tuple[Axis, ...]
     vector: Axis | None
     chunks: int
+    work: ClassVar[None] = None
 
     @property
     def name(self) -> str:

@@ -54,6 +54,15 @@ class KernelSource:
 
 
 @dataclass(frozen=True)
+class WorkSizes:
+    """Work-items of a launch on a device that counts in them: `total` along each of three dimensions, in
+    groups of `group`, which divides it."""
+
+    total: tuple[int, int, int]
+    group: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
 class Launch:
     """One kernel over `chunks` independent chunks, which any thread may run in any order.
 
@@ -71,6 +80,8 @@ class Launch:
     bytes: int = 0
     loop: LoopLaunch | None = None
     """Set where the launch runs others repeatedly; `kernel` is then the device's code that does so."""
+    work: WorkSizes | None = None
+    """Set on devices of work-items, where `chunks` is 1."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ class NumberType:
     load: str = "{}"
     store: str = "{}"
     round: str = "{}"
+    converted: bool = False
+    """Whether functions named after `memory` read and write elements: `vload_half` and `vstore_half_rte`."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,38 @@
+"""The printer that the plan builder takes for devices of work-items: scheduled kernels as OpenCL C."""
+
+from __future__ import annotations
+
+from tinyinfer.backends.clike.dialect import Dialect
+from tinyinfer.backends.clike.item_contraction import ItemContractionPrinter
+from tinyinfer.backends.clike.item_halo import print_item_halo
+from tinyinfer.backends.clike.item_map import ItemMapPrinter
+from tinyinfer.backends.clike.item_scatter import ItemScatterPrinter
+from tinyinfer.backends.clike.opencl_c import OPENCL_C
+from tinyinfer.kernels.halo import HaloRegion
+from tinyinfer.kernels.nest import LoopNest
+from tinyinfer.kernels.physical import ContractionNest
+from tinyinfer.kernels.schedule_gpu import GpuModel, GpuScatterSchedule
+from tinyinfer.kernels.schedule_gpu_contraction import GpuContractionSchedule
+from tinyinfer.kernels.schedule_gpu_map import GpuMapSchedule
+
+
+class ItemPrinter:
+    """Prints scheduled kernels for work-items. A loop's launch has no kernel: the host repeats its body."""
+
+    def __init__(self, machine: GpuModel, dialect: Dialect = OPENCL_C):
+        self.machine, self.dialect = machine, dialect
+
+    def contraction(self, name: str, nest: ContractionNest, schedule: GpuContractionSchedule) -> str:
+        return ItemContractionPrinter(name, nest, schedule, self.dialect).text()
+
+    def map(self, name: str, nest: LoopNest, schedule: GpuMapSchedule) -> str:
+        return ItemMapPrinter(name, nest, schedule, self.dialect).text()
+
+    def scatter(self, name: str, nest: LoopNest, schedule: GpuScatterSchedule) -> str:
+        return ItemScatterPrinter(name, nest, schedule, self.dialect).text()
+
+    def halo(self, name: str, regions: tuple[HaloRegion, ...], dtype: str, fill: float | int | bool) -> str:
+        return print_item_halo(name, regions, dtype, fill, self.dialect, self.machine)
+
+    def loop(self, name: str) -> str:
+        return ""

@@ -1,0 +1,183 @@
+"""The dialect OpenCL C 1.2, which every vendor's compiler takes.
+
+What an op means is what it means in C11, whose tables and helper functions are translated here. float16 is
+stored as halves and computed in float, rounded after every operation, so that `cl_khr_fp16` is not needed;
+float64 needs `cl_khr_fp64`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tinyinfer.backends.clike import c11
+from tinyinfer.backends.clike.c11_helpers import HELPERS as C11_HELPERS
+from tinyinfer.backends.clike.dialect import Dialect, NumberType, decimal
+from tinyinfer.ir.dtypes import is_float
+
+_INTEGERS = {"8": "char", "16": "short", "32": "int", "64": "long"}
+
+TYPES = {
+    "float32": NumberType("float", "float", "f32"),
+    "float64": NumberType("double", "double", "f64"),
+    "float16": NumberType("float", "half", "f16", round="ti_round_f16({})", converted=True),
+    "bool": NumberType("bool", "uchar", "bool", "{} != 0", "(uchar)({})"),
+    **{
+        f"{'' if signed else 'u'}int{bits}": NumberType(
+            f"{'' if signed else 'u'}{name}",
+            f"{'' if signed else 'u'}{name}",
+            f"{'i' if signed else 'u'}{bits}",
+        )
+        for signed in (True, False)
+        for bits, name in _INTEGERS.items()
+    },
+}
+
+_TRANSLATION = [
+    (re.compile(pattern), text)
+    for pattern, text in (
+        (r"\bu?int(8|16|32|64)_t\b", lambda m: f"{'u' * (m[0][0] == 'u')}{_INTEGERS[m[1]]}"),
+        (
+            r"\b(U?)INT(8|16|32|64)_(MAX|MIN)\b",
+            lambda m: f"{m[1]}{dict(zip(_INTEGERS, ('CHAR', 'SHRT', 'INT', 'LONG')))[m[2]]}_{m[3]}",
+        ),
+        (r"\b(fmod|fma)f\(", lambda m: f"{m[1]}("),
+        (r"\bhalf\b", lambda m: "stored"),  # names a type
+    )
+]
+
+
+def _translated(text: str) -> str:
+    for pattern, replacement in _TRANSLATION:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+HELPERS = {
+    **{name: _translated(text) for name, text in C11_HELPERS.items()},
+    **{
+        f"ti_bits_of_{kind}": f"""\
+static inline {bits} ti_bits_of_{kind}({kind} x) {{
+    return as_{bits}(x);
+}}"""
+        for kind, bits in (("float", "uint"), ("double", "ulong"))
+    },
+    **{
+        f"ti_{kind}_of_bits": f"""\
+static inline {kind} ti_{kind}_of_bits({bits} bits) {{
+    return as_{kind}(bits);
+}}"""
+        for kind, bits in (("float", "uint"), ("double", "ulong"))
+    },
+    **{
+        name: text.replace("KIND", kind)
+        for kind in ("float", "double")
+        for name, text in (
+            (
+                f"ti_round_{kind}",
+                """\
+static inline KIND ti_round_KIND(KIND x) {
+    return rint(x);
+}""",
+            ),
+            # where it is slow, fma is emulated in thousands of instructions
+            *(
+                (
+                    f"ti_{name}_{kind}",
+                    f"""\
+static inline KIND ti_{name}_KIND(KIND a, KIND b, KIND c) {{
+#ifdef FP_FAST_FMA{"F" if kind == "float" else ""}
+    return fma(a, b, c);
+#else
+    return mad(a, b, c);
+#endif
+}}""",
+                )
+                for name in ("fused", "multiply_add")
+            ),
+        )
+    },
+    "ti_round_f16": """\
+static inline float ti_round_f16(float x) {
+    ushort bits;
+    vstore_half_rte(x, 0, (half *)&bits);
+    return vload_half(0, (const half *)&bits);
+}""",
+}
+
+
+def cast(text: str, source: str, target: str) -> str:
+    """CAST of an operand: floats saturate, integers wrap around, anything to bool is `!= 0`."""
+    goal = TYPES[target]
+    if target == "bool":
+        return f"{text} != {literal(0, source)}"
+    if is_float(target):
+        if source == "float16" and target == "float32":
+            return text
+        return goal.round.format(f"({goal.value}){text}")
+    if is_float(source):
+        return f"ti_{goal.tag}_from_{TYPES[source].value}({text})"
+    return f"({goal.value}){text}"
+
+
+def bitcast(text: str, source: str, target: str) -> str:
+    """BITCAST of an operand between dtypes of one size, neither of them bool."""
+    if source == "float16":
+        return f"as_{TYPES[target].value}(ti_f16_from_f32({text}))"
+    if target == "float16":
+        return f"ti_f32_from_f16(as_ushort({text}))"
+    return f"as_{TYPES[target].value}({text})"
+
+
+def literal(value: float | int | bool, dtype: str) -> str:
+    """A number as a literal of this dtype."""
+    if dtype == "bool":
+        return "true" if value else "false"
+    if dtype in ("float32", "float16", "float64"):
+        text = decimal(float(value), dtype)
+        special = text.lstrip("-") in ("INFINITY", "NAN")
+        if dtype == "float64":
+            return f"(double){text}" if special else text
+        return text if special else f"{text}f"
+    number = int(value)
+    if dtype in ("int32", "int64") and number == -(1 << (int(dtype[3:]) - 1)):
+        return "INT_MIN" if dtype == "int32" else "LONG_MIN"
+    suffix = {"int64": "L", "uint64": "UL", "uint32": "u"}.get(dtype, "")
+    return f"{number}{suffix}"
+
+
+OPENCL_C = Dialect(
+    name="OpenCL C",
+    types=TYPES,
+    operations=c11.OPERATIONS,
+    cast=cast,
+    bitcast=bitcast,
+    literal=literal,
+    suffixes={"float32": ("", "f"), "float16": ("", "f"), "float64": ("", "")},
+    index="int",
+    wide_index="long",
+    unsigned_wide="ulong",
+    head="__kernel __attribute__((reqd_work_group_size({group}))) void {name}({parameters})",
+    written="__global {type} *restrict {name}",
+    read="const __global {type} *restrict {name}",
+    helpers=HELPERS,
+)
+
+HEADING = """\
+#pragma OPENCL FP_CONTRACT OFF
+#ifdef FP_FAST_FMAF
+#define TI_MULTIPLY_ADD fma
+#else
+#define TI_MULTIPLY_ADD mad
+#endif"""
+DOUBLES = "#pragma OPENCL EXTENSION cl_khr_fp64 : enable"
+
+
+def program_text(kernels: list[str], doubles: bool) -> str:
+    """A program of these kernels, with the helper functions that they call."""
+    text = "\n\n".join(kernels)
+    needed: dict[str, str] = {}
+    for name, helper in reversed(HELPERS.items()):
+        if any(re.search(rf"\b{name}\(", t) for t in (text, *needed.values())):
+            needed[name] = helper
+    head = [HEADING, *([DOUBLES] if doubles else [])]
+    return "\n\n".join(["\n".join(head), *reversed(needed.values()), text]) + "\n"

@@ -1,0 +1,84 @@
+"""What an OpenCL device can do: what its driver says, as data for schedules and programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tinyinfer.backends.opencl.platforms import opencl
+from tinyinfer.kernels.schedule_gpu import GpuModel
+
+if TYPE_CHECKING:
+    import pyopencl
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """One device. Sizes are in bytes; `wave` is the number of work-items that run in step, or a guess."""
+
+    name: str
+    is_gpu: bool
+    group_limit: int
+    group_sizes: tuple[int, int, int]
+    local_bytes: int
+    compute_units: int
+    wave: int
+    fp16: bool
+    fp64: bool
+    images: bool
+    subgroups: bool
+    exact_division: bool
+    shared_memory: bool
+    """Whether device and host use the same memory, so that nothing need be copied."""
+    largest_buffer: int
+
+    def model(self) -> GpuModel:
+        """What schedules need of this."""
+        return GpuModel(
+            min(self.group_limit, 256),
+            tuple(min(s, 256) for s in self.group_sizes),  # type: ignore[arg-type]
+            min(self.local_bytes, 32 << 10),
+            max(1, self.compute_units),
+            self.wave,
+        )
+
+    def build_options(self) -> list[str]:
+        """Options of the language's compiler."""
+        exact = ["-cl-fp32-correctly-rounded-divide-sqrt"] if self.exact_division else []
+        return ["-cl-std=CL1.2", *exact]
+
+
+def capabilities_of(device: pyopencl.Device) -> Capabilities:
+    """What the driver says of a device."""
+    cl = opencl()
+    extensions = set(device.extensions.split())
+    sizes = [*device.max_work_item_sizes, 1, 1, 1][:3]
+    exact = cl.device_fp_config.CORRECTLY_ROUNDED_DIVIDE_SQRT
+    is_gpu = bool(device.type & cl.device_type.GPU)
+    return Capabilities(
+        device.name.strip(),
+        is_gpu,
+        device.max_work_group_size,
+        (sizes[0], sizes[1], sizes[2]),
+        device.local_mem_size,
+        device.max_compute_units,
+        _wave(device, is_gpu),
+        "cl_khr_fp16" in extensions,
+        "cl_khr_fp64" in extensions or bool(device.double_fp_config),
+        bool(device.image_support),
+        "cl_khr_subgroups" in extensions,
+        bool(device.single_fp_config & exact),
+        bool(device.host_unified_memory),
+        device.max_mem_alloc_size,
+    )
+
+
+def _wave(device: pyopencl.Device, is_gpu: bool) -> int:
+    if not is_gpu:
+        return 8
+    for attribute in ("warp_size_nv", "wavefront_width_amd"):
+        try:
+            return int(getattr(device, attribute))
+        except Exception:  # the property belongs to another vendor's extension
+            continue
+    return 32

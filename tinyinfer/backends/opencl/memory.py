@@ -1,0 +1,96 @@
+"""Where the arguments of a plan's kernels lie on an OpenCL device: one arena, parameters, inputs and
+outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyinfer.backends.opencl.capabilities import Capabilities
+from tinyinfer.backends.opencl.platforms import opencl
+from tinyinfer.errors import EPFail
+
+if TYPE_CHECKING:
+    import pyopencl
+
+ALIGNMENT = 128
+"""Bytes that parameters lie at multiples of."""
+
+VECTOR_BYTES = 16
+"""Kernels read vectors at multiples of this."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """`offset` bytes into a buffer."""
+
+    buffer: Any
+    offset: int
+
+    def moved(self, offset: int) -> Place:
+        return Place(self.buffer, self.offset + offset) if offset else self
+
+
+class DeviceMemory:
+    """The buffers that live as long as an executable."""
+
+    def __init__(
+        self,
+        context: pyopencl.Context,
+        queue: pyopencl.CommandQueue,
+        capabilities: Capabilities,
+        arena_bytes: int,
+        parameters: Sequence[np.ndarray],
+    ):
+        self.context, self.capabilities = context, capabilities
+        self.arena = Place(self.allocate(arena_bytes, "the arena"), 0)
+        self.parameters: list[Place] = []
+        self._upload(queue, parameters)
+
+    def allocate(self, size: int, what: str) -> Any:
+        """A buffer of the device; EPFail where it is too large."""
+        cl = opencl()
+        size = max(size, ALIGNMENT)
+        if size > self.capabilities.largest_buffer:
+            raise EPFail(
+                f"{what} takes {size} bytes, but buffers of {self.capabilities.name} have at most "
+                f"{self.capabilities.largest_buffer}"
+            )
+        try:
+            return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, size)
+        except cl.Error as error:
+            raise EPFail(f"{self.capabilities.name} has no {size} bytes for {what}: {error}") from None
+
+    def _upload(self, queue: pyopencl.CommandQueue, parameters: Sequence[np.ndarray]) -> None:
+        """Parameters one after the other, in as few buffers as the device allows."""
+        cl = opencl()
+        start = 0
+        while start < len(parameters):
+            offsets: list[int] = []
+            end, stop = 0, start
+            while stop < len(parameters):
+                at = -(-end // ALIGNMENT) * ALIGNMENT
+                size = parameters[stop].nbytes
+                if offsets and at + size > self.capabilities.largest_buffer:
+                    break
+                offsets.append(at)
+                end, stop = at + size, stop + 1
+            buffer = self.allocate(end, "the parameters")
+            for offset, array in zip(offsets, parameters[start:stop]):
+                if array.nbytes:
+                    plain = np.ascontiguousarray(array)
+                    cl.enqueue_copy(queue, buffer, plain, dst_offset=offset, is_blocking=True)
+                self.parameters.append(Place(buffer, offset))
+            start = stop
+
+    def wrap(self, array: np.ndarray, writable: bool) -> Any | None:
+        """A buffer that is an array's own memory, or None where this device cannot use it as it lies."""
+        cl = opencl()
+        address = array.__array_interface__["data"][0]
+        if not self.capabilities.shared_memory or not array.nbytes or address % VECTOR_BYTES:
+            return None
+        flags = cl.mem_flags.READ_WRITE if writable else cl.mem_flags.READ_ONLY
+        return cl.Buffer(self.context, flags | cl.mem_flags.USE_HOST_PTR, hostbuf=array)

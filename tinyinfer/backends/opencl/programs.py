@@ -1,0 +1,86 @@
+"""Programs: the kernels of a plan as one source, built by the driver, its binary kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tinyinfer.backends.clike.opencl_c import program_text
+from tinyinfer.backends.cpu.cache import KernelCache
+from tinyinfer.backends.opencl.capabilities import Capabilities
+from tinyinfer.backends.opencl.platforms import opencl
+from tinyinfer.errors import EPFail
+from tinyinfer.runtime.plan import KernelSource, Launch, kernel_sources
+
+if TYPE_CHECKING:
+    import pyopencl
+
+MOST_LOG = 4000
+
+
+class ProgramError(EPFail):
+    """The driver's compiler refused a program; the message holds its log and the kernels' ONNX names."""
+
+
+def plan_sources(launches: Sequence[Launch]) -> list[KernelSource]:
+    """The kernels of a plan once each; those of loops that the host runs are not among them."""
+    loops = {launch.kernel.key for launch in _all_launches(launches) if launch.loop is not None}
+    return [s for key, s in kernel_sources(launches).items() if key not in loops]
+
+
+def _all_launches(launches: Sequence[Launch]) -> list[Launch]:
+    found = []
+    for launch in launches:
+        found.append(launch)
+        if launch.loop is not None:
+            found += _all_launches(launch.loop.launches)
+    return found
+
+
+def build_program(
+    context: pyopencl.Context,
+    capabilities: Capabilities,
+    launches: Sequence[Launch],
+    cache: KernelCache | None,
+) -> Any:
+    """The program of all kernels of a plan. ProgramError where the driver refuses it."""
+    cl = opencl()
+    text = program_text([s.text() for s in plan_sources(launches)], capabilities.fp64)
+    device = context.devices[0]
+    options = capabilities.build_options()
+    key = _key(device, options, text)
+    kept = cache.get(key) if cache is not None else None
+    if kept is not None:
+        try:
+            return cl.Program(context, [device], [kept]).build(options)
+        except cl.Error:
+            pass  # a driver may refuse what an earlier one of the same version made
+    try:
+        program = cl.Program(context, text).build(options, cache_dir=False)
+    except cl.RuntimeError as error:
+        raise ProgramError(_explained(str(error), launches, capabilities)) from None
+    if cache is not None:
+        cache.put(key, program.get_info(cl.program_info.BINARIES)[0])
+    return program
+
+
+def _key(device: pyopencl.Device, options: list[str], text: str) -> str:
+    platform = device.platform
+    parts = [device.name, device.version, device.driver_version, platform.name, platform.version, options]
+    return hashlib.blake2b(json.dumps([*parts, text]).encode(), digest_size=20).hexdigest()
+
+
+def _explained(log: str, launches: Sequence[Launch], capabilities: Capabilities) -> str:
+    names = {
+        launch.kernel.name: ", ".join(launch.origin) or launch.title for launch in _all_launches(launches)
+    }
+    named = [f"{kernel} computes {origin}" for kernel, origin in names.items() if kernel in log]
+    return "\n".join(
+        [
+            f"the OpenCL compiler of {capabilities.name} refused the kernels of this model:",
+            *named,
+            log[:MOST_LOG],
+        ]
+    )

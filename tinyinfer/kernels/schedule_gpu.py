@@ -1,0 +1,142 @@
+"""What schedules need to know of devices of work-items, and how the steps of axes are given to them.
+
+A launch has up to three dimensions. Neighbours in the first one run side by side and should touch memory side
+by side. A *team* is a number of work-items of one group that share a reduction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import TYPE_CHECKING, ClassVar
+
+from tinyinfer.ir.index import Axis
+from tinyinfer.kernels.contraction import Contraction
+from tinyinfer.kernels.halo import HaloRegion
+from tinyinfer.kernels.nest import LoopNest
+from tinyinfer.kernels.physical import PhysicalKernel
+from tinyinfer.runtime.plan import WorkSizes
+
+if TYPE_CHECKING:
+    from tinyinfer.kernels.schedule_gpu_contraction import GpuContractionChoice
+    from tinyinfer.kernels.schedule_gpu_map import GpuMapSchedule
+
+GROUP = 128
+"""Work-items of a group where nothing else decides."""
+
+MOST_GROUPS = 65535
+"""Groups along the second and third dimension; some drivers take no more."""
+
+
+@dataclass(frozen=True)
+class GpuModel:
+    """A device of work-items: the largest group, in all and along each dimension, bytes of local memory for a
+    group, compute units, and work-items that run in step."""
+
+    group_limit: int = 256
+    group_sizes: tuple[int, int, int] = (256, 256, 64)
+    local_bytes: int = 16 << 10
+    compute_units: int = 16
+    wave: int = 32
+    lanes: int = 4
+
+    @property
+    def plenty(self) -> int:
+        """Work-items from which on the device is busy."""
+        return self.compute_units * self.wave * 8
+
+    def choice(self, physical: PhysicalKernel, roles: Contraction) -> GpuContractionChoice:
+        from tinyinfer.kernels.schedule_gpu_contraction import GpuContractionChoice
+
+        return GpuContractionChoice(physical, roles, self)
+
+    def vector_axis(self, nest: LoopNest) -> Axis | None:
+        from tinyinfer.kernels.schedule_gpu_map import schedule_gpu_map
+
+        return schedule_gpu_map(nest, self, (False,) * len(nest.dtypes)).contiguous
+
+    def map(self, nest: LoopNest, aligned: tuple[bool, ...]) -> GpuMapSchedule:
+        from tinyinfer.kernels.schedule_gpu_map import schedule_gpu_map
+
+        return schedule_gpu_map(nest, self, aligned)
+
+    def scatter(self, nest: LoopNest, independent: frozenset[Axis]) -> GpuScatterSchedule:
+        parallel = tuple(a for a in nest.axes if a in independent)
+        serial = tuple(a for a in nest.axes if a not in independent)
+        grid = ((tuple((a, 1) for a in parallel)), (), ())
+        return GpuScatterSchedule(grid, serial, work_sizes(grid, self))
+
+    def halo(self, regions: tuple[HaloRegion, ...]) -> WorkSizes:
+        return linear_work(halo_elements(regions), self)
+
+
+Steps = tuple[tuple[Axis, int], ...]
+"""The axes that one dimension of a launch enumerates, outer to inner, and how many neighbours a step is."""
+
+Grid = tuple[Steps, Steps, Steps]
+
+
+@dataclass(frozen=True)
+class GpuScatterSchedule:
+    """Work-items over the axes along which updates never meet; each runs the `serial` ones in order."""
+
+    grid: Grid
+    serial: tuple[Axis, ...]
+    work: WorkSizes
+    chunks: ClassVar[int] = 1
+    name: ClassVar[str] = "items"
+
+
+def steps_of(axis: Axis, step: int) -> int:
+    return ceil(axis.size / step)
+
+
+def count_of(steps: Steps) -> int:
+    """Work-items of one dimension."""
+    return prod(steps_of(a, s) for a, s in steps)
+
+
+def work_sizes(grid: Grid, model: GpuModel) -> WorkSizes:
+    """Groups for a grid whose work-items have nothing to do with each other."""
+    counts = [count_of(s) for s in grid]
+    room = min(GROUP, model.group_limit)
+    group = []
+    for count, most in zip(counts, model.group_sizes):
+        size = even_group(count, min(room, most))
+        group.append(size)
+        room //= size
+    return padded(counts, group)
+
+
+def even_group(count: int, most: int) -> int:
+    """A group size of at most `most` along one dimension of `count` items; the last group is nearly full."""
+    if count <= most:
+        return max(1, count)
+    if most >= 32:
+        return most - most % 32
+    return ceil(count / ceil(count / most))
+
+
+def padded(counts: Sequence[int], group: Sequence[int]) -> WorkSizes:
+    x, y, z = (ceil(max(1, c) / g) * g for c, g in zip(counts, group))
+    return WorkSizes((x, y, z), (group[0], group[1], group[2]))
+
+
+def linear_work(count: int, model: GpuModel) -> WorkSizes:
+    """Work-items in one dimension."""
+    group = min(64, model.group_limit, model.group_sizes[0])
+    return padded((count, 1, 1), (group, 1, 1))
+
+
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is no smaller."""
+    return 1 << max(0, least - 1).bit_length()
+
+
+def halo_elements(regions: tuple[HaloRegion, ...]) -> int:
+    return sum(elements_of(r) for r in regions)
+
+
+def elements_of(region: HaloRegion) -> int:
+    return region.length * prod(count for count, _ in region.loops)

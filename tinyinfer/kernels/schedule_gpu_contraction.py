@@ -1,0 +1,167 @@
+"""Schedules of contractions on devices of work-items.
+
+A work-item computes a block of rows (neighbours along the last m axis) by a panel of columns in registers.
+Neighbouring work-items have neighbouring panels, so that they read packed operands side by side and share the
+rows' scalars. Where there are too few blocks to keep the device busy, a team splits the sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import ceil, log2, prod
+from typing import ClassVar
+
+from tinyinfer.kernels.contraction import Contraction
+from tinyinfer.kernels.physical import (
+    ContractionNest,
+    PhysicalKernel,
+    aligned_arguments,
+    build_contraction,
+    merge_contraction,
+    rebase,
+)
+from tinyinfer.kernels.schedule_gpu import MOST_GROUPS, GpuModel, even_group, padded
+from tinyinfer.kernels.tuning import Tuning
+from tinyinfer.runtime.plan import WorkSizes
+
+ROWS = (1, 2, 4, 8)
+MOST_SUMS = 32
+"""Sums that a work-item may hold: beyond that, registers cost too many work-items in flight."""
+
+UNROLL = 4
+GROUP_ITEMS = 128
+MOST_SPLIT = 16
+SPLIT_STEPS = 16
+"""Steps of the sum that a member of a team should have at least."""
+
+# A cost model in cycles of one work-item; what it must get right is the order of blocks, not the time.
+READ = 5.0
+"""A read that hits a cache, against a multiply-add."""
+
+LATENCY = 40.0
+"""Cycles that a step takes at least, however few work-items there are."""
+
+JOIN = 60.0
+"""A barrier and an exchange through local memory."""
+
+
+@dataclass(frozen=True)
+class GpuContractionSchedule:
+    """`rows` neighbours along the last m axis by `vectors` vectors of columns; the innermost k axis in steps
+    of `unroll`, the k axis number `split_axis` in `split` parts, one for each member of a team."""
+
+    lanes: int
+    vectors: int
+    rows: int
+    unroll: int
+    split: int
+    split_axis: int
+    aligned: tuple[bool, ...]
+    work: WorkSizes
+    chunks: ClassVar[int] = 1
+
+    def chunks_of(self, groups: int) -> int:
+        return 1
+
+    @property
+    def name(self) -> str:
+        """The schedule as a kernel's name spells it."""
+        split = f"_split{self.split}" if self.split > 1 else ""
+        return f"{self.rows}x{self.vectors}v{self.lanes}_k{self.unroll}{split}"
+
+
+@dataclass
+class GpuContractionChoice:
+    """A contraction whose schedule is to be chosen, as `schedule_space.ContractionChoice` is for the CPU."""
+
+    physical: PhysicalKernel
+    roles: Contraction
+    model: GpuModel
+    _nests: dict[int, ContractionNest] = field(default_factory=dict)
+
+    def nest(self, vectors: int) -> ContractionNest:
+        """The loop nest for panels of this many vectors, which lie side by side for each step of the sum."""
+        made = self._nests.get(vectors)
+        if made is None:
+            width = vectors * self.model.lanes
+            made = build_contraction(self.physical, self.roles, width, panels_outside=False)
+            made = merge_contraction(made)
+            based, (a, b) = rebase(made.physical, (made.a, made.b))
+            made = replace(made, physical=based, a=a, b=b, epilogue=based.nest.body)
+            self._nests[vectors] = made
+        return made
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds."""
+        c = self.nest(1)
+        return prod(a.size for a in (*c.groups, *c.m, *c.k)) * c.panels.columns
+
+    def pick(self, tuning: Tuning) -> GpuContractionSchedule:
+        """The heuristic schedule: what was tuned for processors says nothing of work-items."""
+        needed = ceil(self.roles.vector.size / self.model.lanes)
+        c = self.nest(1)
+        vectors = min((v for v in (1, 2) if v <= needed), key=lambda v: _best(c, v, self.model)[0])
+        nest = self.nest(vectors)
+        aligned = aligned_arguments(nest.physical)
+        return schedule_gpu_contraction(nest, vectors, self.model, aligned)
+
+
+def _best(c: ContractionNest, vectors: int, model: GpuModel) -> tuple[float, int, int]:
+    """(cost, rows, split) of the cheapest block with panels of this many vectors."""
+    return min(
+        (_cost(c, rows, vectors, split, model), rows, split)
+        for rows in ROWS
+        if rows * vectors <= MOST_SUMS // 4 and (rows == 1 or (c.m and rows < 2 * c.m[-1].size))
+        for split in _splits(c, model)
+    )
+
+
+def _splits(c: ContractionNest, model: GpuModel) -> list[int]:
+    steps = max((a.size for a in c.k), default=1)
+    limit = min(MOST_SPLIT, model.group_sizes[2], model.group_limit // 4)
+    return [s for s in (1, 2, 4, 8, 16, 32) if s == 1 or (s <= limit and steps >= s * SPLIT_STEPS)]
+
+
+def _cost(c: ContractionNest, rows: int, vectors: int, split: int, model: GpuModel) -> float:
+    k = prod(a.size for a in c.k)
+    tiles = prod(a.size for a in c.m[:-1]) * (ceil(c.m[-1].size / rows) if c.m else 1)
+    panels = ceil(c.panels.columns / (vectors * model.lanes))
+    items = tiles * panels * prod(a.size for a in c.groups) * split
+    quarter = UNROLL if _contiguous(c) else 1
+    step = rows * vectors * model.lanes + READ * (rows / quarter + vectors)
+    resident = model.compute_units * model.wave * 32
+    waves = ceil(items / resident)
+    busy = items / (model.compute_units * model.wave * 4)
+    time = (k / split) * max(step * busy, waves * (LATENCY + step / 4))
+    return time + (JOIN + 4.0 * rows * vectors) * log2(split) * max(1.0, busy / 4)
+
+
+def _contiguous(c: ContractionNest) -> bool:
+    """Whether the scalar operand's elements lie side by side along the innermost k axis."""
+    return bool(c.k) and c.a.address.coefficient(c.k[-1]) == 1 and not c.a.guards
+
+
+def schedule_gpu_contraction(
+    c: ContractionNest, vectors: int, model: GpuModel, aligned: tuple[bool, ...]
+) -> GpuContractionSchedule:
+    """The heuristic schedule of a contraction whose panels are `vectors` wide."""
+    _, rows, split = _best(c, vectors, model)
+    tiles = prod(a.size for a in c.m[:-1]) * (ceil(c.m[-1].size / rows) if c.m else 1)
+    panels, groups = c.panels.panel.size, prod(a.size for a in c.groups)
+    bytes_of_sums = 4 * model.lanes * rows * vectors
+    while split > 1:
+        room = max(1, min(model.group_limit, 256) // split)
+        if bytes_of_sums * split // 2 <= model.local_bytes:
+            break
+        split //= 2
+    room = max(1, min(GROUP_ITEMS if split == 1 else 256, model.group_limit) // split)
+    if split > 1:
+        room = max(1, min(room, model.local_bytes // (bytes_of_sums * split // 2)))
+    width = even_group(panels, min(16, room, model.group_sizes[0]))
+    height = even_group(tiles, min(room // width, model.group_sizes[1]))
+    while ceil(tiles / height) > MOST_GROUPS:
+        height *= 2
+    work = padded((panels, tiles, split * groups), (width, height, split))
+    axis = max(range(len(c.k)), key=lambda i: c.k[i].size, default=0)
+    return GpuContractionSchedule(model.lanes, vectors, rows, UNROLL, split, axis, aligned, work)
