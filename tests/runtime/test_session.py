@@ -245,7 +245,7 @@ def test_providers():
 
 @pytest.mark.parametrize("names", [["QCOMM"], ["CUDAExecutionProvider"], ["QCOMM", "CPU"]])
 def test_unknown_and_absent_devices_are_errors_that_list_what_is_there(names):
-    with pytest.raises(ValueError, match="available here: CPU, REFERENCE"):
+    with pytest.raises(ValueError, match="available here: CPU, .*REFERENCE"):
         InferenceSession(affine(), providers=names)
 
 
