@@ -2,12 +2,10 @@
  *
  *   cc -std=c11 -O2 -pthread program.c tinyinfer.c -lm -o program
  *
- *   ti_error error;
- *   ti_model *model = ti_open("model.tinf", NULL, &error);
- *   if (model == NULL) { fprintf(stderr, "%s\n", ti_error_text(&error)); exit(1); }
+ *   ti_model *model = ti_open("model.tinf", NULL, &error);   // NULL: print ti_error_text(&error)
  *   const void *inputs[] = {image};
  *   void *outputs[] = {scores};
- *   if (ti_run(model, inputs, outputs, NULL, &error) != TI_OK) { ... }
+ *   ti_code code = ti_run(model, inputs, outputs, NULL, &error);
  *   ti_close(model);
  *
  * Needs libc, libm and pthreads, on little-endian Linux (glibc, musl) or macOS, 32 or 64 bits. A bundle holds native
@@ -19,24 +17,20 @@
  * allocated by the first run without one. Running allocates nothing else. */
 #ifndef TINYINFER_H
 #define TINYINFER_H
-
 #include <stddef.h>
 #include <stdint.h>
-
 #ifdef __cplusplus
 extern "C" {
 #endif
-
 /* Stands before every declaration: `static` where a program includes tinyinfer.c and wants no symbols of it. */
 #ifndef TI_API
 #define TI_API
 #endif
 
 #define TI_VERSION_MAJOR 1 /* of the bundle format */
-#define TI_VERSION_MINOR 0
 
 typedef enum {
-  TI_OK = 0,
+  TI_OK,
   TI_ERROR_FILE,      /* the file cannot be read or mapped */
   TI_ERROR_FORMAT,    /* not a bundle, another version, or inconsistent */
   TI_ERROR_HASH,      /* bytes are not those that were written */
@@ -50,23 +44,17 @@ typedef enum {
 } ti_code;
 
 /* What went wrong, in one line that begins with the name of the bundle; empty where nothing did. */
-typedef struct {
-  ti_code code;
-  char text[508];
-} ti_error;
-
+typedef struct { ti_code code; char text[508]; } ti_error;
 TI_API const char *ti_error_text(const ti_error *error);
 
 /* Element types have ONNX's numbers. Those narrower than a byte take a byte an element. */
 typedef enum {
-  TI_FLOAT32 = 1, TI_UINT8, TI_INT8, TI_UINT16, TI_INT16, TI_INT32, TI_INT64,
-  TI_BOOL = 9, TI_FLOAT16, TI_FLOAT64, TI_UINT32, TI_UINT64, TI_COMPLEX64, TI_COMPLEX128, TI_BFLOAT16,
-  TI_FLOAT8E4M3FN, TI_FLOAT8E4M3FNUZ, TI_FLOAT8E5M2, TI_FLOAT8E5M2FNUZ, TI_UINT4, TI_INT4, TI_FLOAT4E2M1,
-  TI_FLOAT8E8M0, TI_UINT2, TI_INT2, TI_FLOAT6E2M3, TI_FLOAT6E3M2
+  TI_FLOAT32 = 1, TI_UINT8, TI_INT8, TI_UINT16, TI_INT16, TI_INT32, TI_INT64, TI_BOOL = 9, TI_FLOAT16, TI_FLOAT64,
+  TI_UINT32, TI_UINT64, TI_COMPLEX64, TI_COMPLEX128, TI_BFLOAT16, TI_FLOAT8E4M3FN, TI_FLOAT8E4M3FNUZ, TI_FLOAT8E5M2,
+  TI_FLOAT8E5M2FNUZ, TI_UINT4, TI_INT4, TI_FLOAT4E2M1, TI_FLOAT8E8M0, TI_UINT2, TI_INT2, TI_FLOAT6E2M3, TI_FLOAT6E3M2
 } ti_type;
-
-TI_API const char *ti_type_name(ti_type type);  /* "float32"; "unknown" for other numbers */
-TI_API size_t ti_type_bytes(ti_type type);      /* of an element; 0 for other numbers */
+TI_API const char *ti_type_name(ti_type type); /* "float32"; "unknown" for other numbers */
+TI_API size_t ti_type_bytes(ti_type type);     /* of an element; 0 for other numbers */
 
 /* An input or output: row-major, `bytes` in all. */
 typedef struct {
@@ -74,8 +62,7 @@ typedef struct {
   ti_type type;
   uint32_t rank;
   const int64_t *dims;
-  size_t elements;
-  size_t bytes;
+  size_t elements, bytes;
 } ti_value;
 
 /* Zero-initialise for the defaults. */
@@ -84,13 +71,11 @@ typedef struct {
   const uint8_t (*keys)[32];    /* trusted Ed25519 public keys: a bundle that none of them signed is refused */
   size_t key_count;
   int require_signature;        /* refuse a bundle without a signature, whoever signed it */
-  const void *code;             /* the code of a target whose code is held elsewhere; it is called where it lies,
-                                 * at a multiple of 4096 */
+  const void *code;             /* code that is held elsewhere; it is called where it lies, at a multiple of 4096 */
   size_t code_size;
   const char *target;           /* use this target and no other; NULL: the first that this machine can run */
   uint64_t max_loop_iterations; /* of a loop and those inside it, in one run; 0: ten million */
 } ti_options;
-
 typedef struct ti_model ti_model;
 typedef struct ti_context ti_context;
 
@@ -100,24 +85,21 @@ typedef struct ti_context ti_context;
 TI_API ti_model *ti_open(const char *path, const ti_options *options, ti_error *error);
 TI_API ti_model *ti_open_memory(const void *bytes, size_t size, const ti_options *options, ti_error *error);
 TI_API void ti_close(ti_model *model);
-
 TI_API size_t ti_input_count(const ti_model *model);
 TI_API size_t ti_output_count(const ti_model *model);
 TI_API const ti_value *ti_input(const ti_model *model, size_t index); /* NULL where there is none */
 TI_API const ti_value *ti_output(const ti_model *model, size_t index);
-TI_API const ti_value *ti_input_named(const ti_model *model, const char *name, size_t *index); /* `index` may be NULL */
-TI_API const ti_value *ti_output_named(const ti_model *model, const char *name, size_t *index);
-
+TI_API size_t ti_input_index(const ti_model *model, const char *name); /* their number: none has it */
+TI_API size_t ti_output_index(const ti_model *model, const char *name);
 TI_API size_t ti_arena_bytes(const ti_model *model);
 TI_API size_t ti_expanded_bytes(const ti_model *model); /* memory of the tensors that are not used where they lie */
 TI_API const char *ti_target(const ti_model *model);
 TI_API const char *ti_manifest(const ti_model *model, size_t *size); /* JSON, not terminated */
-TI_API void ti_machine(char *text, size_t size);                     /* "x86_64 with x86-64-v3 AVX-VNNI" */
+TI_API void ti_machine(char *text, size_t size);                     /* "x86_64 with x86-64-v3, AVX-VNNI" */
 
 /* Runs the model: inputs and outputs in the bundle's order, aligned as their elements are, no output overlapping
  * anything. `arena` is ti_arena_bytes at a multiple of 64, or NULL for one that the model keeps. One run at a time:
- * threads that run a model at once need a context each. Subnormal numbers count as zero in a run; the caller's
- * floating-point mode is restored. */
+ * threads that run a model at once need a context each. Subnormal numbers count as zero meanwhile. */
 TI_API ti_code ti_run(ti_model *model, const void *const *inputs, void *const *outputs, void *arena, ti_error *error);
 
 /* A further context of a model, with an arena and `threads` threads of its own (0: as the model's). Contexts are closed
@@ -127,25 +109,17 @@ TI_API ti_code ti_context_run(ti_context *context, const void *const *inputs, vo
                               ti_error *error);
 TI_API void ti_context_close(ti_context *context);
 
-/* One output of one golden vector. `share` is the largest of error / tolerance: up to 1 passes. */
+/* One output of one golden vector. `share` is the largest of error / tolerance, at most 1 in a pass, and reached at
+ * `worst_element`, where the values are `got` and `wanted`. */
 typedef struct {
-  size_t vector;
-  size_t output;
+  size_t vector, output;
   const char *name;
-  uint64_t compared;
-  uint64_t failed;
-  double worst_error;
-  double share;
-  uint64_t worst_element; /* where `share` is reached, with the values there */
-  double got;
-  double wanted;
-  double absolute;
-  double relative;
+  uint64_t compared, failed, worst_element;
+  double worst_error, share, got, wanted, absolute, relative;
 } ti_report;
 
 /* Runs the golden vectors. TI_OK where all pass; `report` (may be NULL) is called for each output of each vector. */
-TI_API ti_code ti_verify(ti_model *model, void (*report)(void *user, const ti_report *report), void *user,
-                         ti_error *error);
+TI_API ti_code ti_verify(ti_model *model, void (*report)(void *user, const ti_report *r), void *user, ti_error *error);
 
 #ifdef __cplusplus
 }
