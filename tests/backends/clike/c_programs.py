@@ -37,7 +37,7 @@ def tool(name: str) -> str:
 def command(arguments: Sequence[str | Path]) -> str:
     """What a command printed; its errors are the failure's text."""
     done = subprocess.run([str(a) for a in arguments], capture_output=True, text=True)
-    assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stderr[:4000]}"
+    assert done.returncode == 0, f"{' '.join(map(str, arguments[:9]))} …\n{done.stderr[:4000]}"
     return done.stdout + done.stderr
 
 

@@ -71,6 +71,11 @@ def axis_names(axes: list[Axis]) -> dict[Axis, str]:
     return names
 
 
+def is_number(text: str) -> bool:
+    """Whether an index's text is a literal."""
+    return re.fullmatch(r"-?\d+", text) is not None
+
+
 class Evaluator:
     """Writes expressions of one nest whose arguments have these names and dtypes."""
 
@@ -123,18 +128,24 @@ class Evaluator:
         made = self._make(e, p)
         if self.users[id(e)] > 1 or len(made.text) > LONGEST:
             made = self._name(made)
+        if made.text.isidentifier():
             self.know(e, p, made)
         return made
 
     def named(self, e: Expr, p: Position) -> Value:
         """The value of `e` as a name or a literal, computed here and not again."""
         made = self.value(e, p)
-        if e.op != "CONST" and not made.text.isidentifier():
+        return made if e.op == "CONST" else self._named(e, p, made)
+
+    def _named(self, e: Expr, p: Position, made: Value) -> Value:
+        if not made.text.isidentifier():
             made = self._name(made)
             self.know(e, p, made)
         return made
 
     def _name(self, value: Value) -> Value:
+        if value.text.isidentifier() or is_number(value.text):
+            return value
         return Value(self.w.constant(self.dialect.types[value.dtype].value, value.text), value.dtype)
 
     def _make(self, e: Expr, p: Position) -> Value:
@@ -154,7 +165,7 @@ class Evaluator:
         made = self.value(argument, p)
         if is_atom(made.text) or argument.op == "CONST" or not repeats(self.dialect, e, number):
             return made
-        return self.named(argument, p)
+        return self._named(argument, p, made)
 
     # ---- indices
 
@@ -186,11 +197,11 @@ class Evaluator:
         if isinstance(atom, Axis):
             return p.places[atom]
         if isinstance(atom, Slot):
-            data = self.value(atom.payload, p)
+            data = self.named(atom.payload, p)
             return (f"({self.w.index}){data.operand}",), 0
         assert isinstance(atom, (FloorDiv, Mod))
         inner, divide = self._linear(atom.inner, p), isinstance(atom, FloorDiv)
-        if re.fullmatch(r"-?\d+", inner):
+        if is_number(inner):
             return (), int(inner) // atom.divisor if divide else int(inner) % atom.divisor
         if atom.inner.lo >= 0:
             operand = inner if inner.isidentifier() else f"({inner})"
@@ -205,7 +216,7 @@ class Evaluator:
         kind, parts = self.dialect.unsigned_wide, []
         for atom, c in value.terms:
             if isinstance(atom, Slot):
-                part = f"({kind}){self.value(atom.payload, p).operand}"
+                part = f"({kind}){self.named(atom.payload, p).operand}"
             elif isinstance(atom, (FloorDiv, Mod)):
                 inner = f"({self.dialect.wide_index})({self._wrapping(atom.inner, p)})"
                 part = f"({kind}){self._floor(inner, isinstance(atom, FloorDiv), atom.divisor)}"
@@ -219,20 +230,23 @@ class Evaluator:
     # ---- memory
 
     def guard(self, guards: tuple[tuple[Index, int], ...], p: Position) -> str:
-        """The condition that all guards hold."""
-        parts = []
+        """The condition that all guards hold: "1" if they always do, "0" if they never do."""
+        plain, data = [], []
         for value, size in guards:
-            data = any(isinstance(a, Slot) for a in atoms_of(value))
-            if data:
-                # what the data hold may be anything, whatever their interval says where it matters
-                parts.append(f"({self.dialect.unsigned_wide}){self._wrapping(value, p)} < {size}")
+            if any(isinstance(a, Slot) for a in atoms_of(value)):
+                data.append((value, size))
                 continue
             place = self._linear(value, p)
-            checks = [f"{place} >= 0"] if value.lo < 0 else []
-            if value.hi >= size:
-                checks.append(f"{place} < {size}")
-            parts += checks or ["1"]
-        return " && ".join(dict.fromkeys(parts))
+            if is_number(place):
+                if not 0 <= int(place) < size:
+                    return "0"
+                continue
+            plain += [f"{place} >= 0"] if value.lo < 0 else []
+            plain += [f"{place} < {size}"] if value.hi >= size else []
+        # what the data hold may be anything, whatever their interval says where it matters
+        wide = self.dialect.unsigned_wide
+        parts = plain + [f"({wide}){self._wrapping(value, p)} < {size}" for value, size in data]
+        return " && ".join(dict.fromkeys(parts)) or "1"
 
     def element(self, argument: int, address: Index, p: Position) -> str:
         """One element of an argument, as it lies in memory."""
@@ -243,13 +257,14 @@ class Evaluator:
 
     def load(self, access: Access, dtype: str, p: Position) -> Value:
         """One element of an argument, or the fill value where a guard fails."""
+        holds = self.guard(access.guards, p)
+        fill = Value(self.dialect.literal(access.fill, dtype), dtype)
+        if holds == "0":
+            return fill
         loaded = self.dialect.types[dtype].load.format(self.element(access.argument, access.address, p))
-        if not access.guards:
-            return Value(loaded, dtype)
-        fill, holds = self.dialect.literal(access.fill, dtype), self.guard(access.guards, p)
         if holds == "1":
             return Value(loaded, dtype)
-        text = f"{Value(holds, 'bool').operand} ? {loaded} : {fill}"
+        text = f"{Value(holds, 'bool').operand} ? {loaded} : {fill.operand}"
         if dtype in ("int8", "uint8", "int16", "uint16"):
             text = f"({self.dialect.types[dtype].value})({text})"
         return self._name(Value(text, dtype))
