@@ -12,7 +12,12 @@ from collections.abc import Callable
 
 from tinyinfer.backends.cpu.target import CpuTarget
 
-_DECLARED = re.compile(r"^declare (?P<type>.+?) @llvm\.(?P<name>\w+)\.(?P<suffix>\w+)\(.*\)$", re.MULTILINE)
+_DECLARED = re.compile(
+    r"^declare (?P<type>.+?) @llvm\.(?P<name>\w+(?:\.sat)?)\.(?P<suffix>[\w.]+)\((?P<arguments>.*)\)$",
+    re.MULTILINE,
+)
+
+_FLOATS = {"half": "f16", "float": "f32", "double": "f64"}
 
 
 def _fma_in_double(kind: str) -> str:
@@ -56,13 +61,97 @@ def _extreme(compare: str, merge: str) -> Callable[[str], str]:
     return write
 
 
-def _expansion(name: str, kind: str, target: CpuTarget) -> Callable[[str], str] | None:
+def _saturating(source: str, signed: bool) -> Callable[[str], str]:
+    """Vectors of floats to integers, held within their range, NaN to 0, without a conversion that truncates.
+
+    The nearest integer is one too far from zero where it is further away than the float. Conversions that
+    take their rounding from the mode do that, and the mode is to nearest.
+    """
+
+    def write(kind: str) -> str:
+        lanes, bits = (int(x) for x in re.match(r"<(\d+) x i(\d+)>", kind).groups())  # type: ignore[union-attr]
+        if source != f"<{lanes} x float>" or bits > 32 or (bits == 32 and not signed):
+            return _lane_by_lane(source, kind, signed)
+        low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+        most = high if bits < 32 else 2**31 - 128
+        wide, boolean = f"<{lanes} x i32>", f"<{lanes} x i1>"
+        narrow = (
+            f"%result = trunc {wide} %exact to {kind}" if bits < 32 else f"%result = add {kind} %exact, %last"
+        )
+        return f"""({source} %x) alwaysinline {{
+  %below = fcmp olt {source} %x, splat (float {low}.0)
+  %raised = select {boolean} %below, {source} splat (float {low}.0), {source} %x
+  %above = fcmp ogt {source} %raised, splat (float {most}.0)
+  %held = select {boolean} %above, {source} splat (float {most}.0), {source} %raised
+  %ordered = fcmp ord {source} %x, %x
+  %number = select {boolean} %ordered, {source} %held, {source} zeroinitializer
+  %nearest = call {wide} @llvm.lrint.v{lanes}i32.v{lanes}f32({source} %number)
+  %rounded = sitofp {wide} %nearest to {source}
+  %positive = fcmp ogt {source} %number, zeroinitializer
+  %greater = fcmp ogt {source} %rounded, %number
+  %less = fcmp olt {source} %rounded, %number
+  %negative = xor {boolean} %positive, splat (i1 true)
+  %down = and {boolean} %greater, %positive
+  %up = and {boolean} %less, %negative
+  %down.one = sext {boolean} %down to {wide}
+  %up.one = zext {boolean} %up to {wide}
+  %lowered = add {wide} %nearest, %down.one
+  %exact = add {wide} %lowered, %up.one
+  %last = select {boolean} %above, {wide} splat (i32 127), {wide} zeroinitializer
+  {narrow}
+  ret {kind} %result
+}}
+declare {wide} @llvm.lrint.v{lanes}i32.v{lanes}f32({source})"""
+
+    return write
+
+
+def _lane_by_lane(source: str, kind: str, signed: bool) -> str:
+    lanes = int(re.match(r"<(\d+)", kind)[1])  # type: ignore[index]
+    from_one, to_one = source.split(" x ")[1][:-1], kind.split(" x ")[1][:-1]
+    name = f"@llvm.fpto{'s' if signed else 'u'}i.sat.{to_one}.{_FLOATS[from_one]}"
+    lines = [f"({source} %x) alwaysinline {{"]
+    for i in range(lanes):
+        lines += [
+            f"  %lane{i} = extractelement {source} %x, i32 {i}",
+            f"  %one{i} = call {to_one} {name}({from_one} %lane{i})",
+            f"  %to{i} = insertelement {kind} {f'%to{i - 1}' if i else 'poison'}, {to_one} %one{i}, i32 {i}",
+        ]
+    return "\n".join([*lines, f"  ret {kind} %to{lanes - 1}", "}", f"declare {to_one} {name}({from_one})"])
+
+
+def _truncation(kind: str) -> str:
+    """Toward zero: the floor of the magnitude, with the sign."""
+    tail = _tail(kind)
+    return f"""({kind} %x) alwaysinline {{
+  %magnitude = call {kind} @llvm.fabs.{tail}({kind} %x)
+  %floor = call {kind} @llvm.floor.{tail}({kind} %magnitude)
+  %result = call {kind} @llvm.copysign.{tail}({kind} %floor, {kind} %x)
+  ret {kind} %result
+}}
+declare {kind} @llvm.fabs.{tail}({kind})
+declare {kind} @llvm.floor.{tail}({kind})
+declare {kind} @llvm.copysign.{tail}({kind}, {kind})"""
+
+
+def _tail(kind: str) -> str:
+    lanes, element = re.match(r"<(\d+) x (\w+)>", kind).groups()  # type: ignore[union-attr]
+    return f"v{lanes}{_FLOATS[element]}"
+
+
+def _expansion(name: str, kind: str, arguments: str, target: CpuTarget) -> Callable[[str], str] | None:
     """How an intrinsic of a type is written out for a target, or None where LLVM does it well."""
     if name == "fma" and "float" in kind and not target.fma:
         return _fma_in_double
     if "double" in kind and target.architecture == "armv7":
         # LLVM 22 crashes on them
         return {"maximum": _extreme("ogt", "and"), "minimum": _extreme("olt", "or")}.get(name)
+    if target.architecture == "riscv64" and kind.startswith("<"):
+        # vector conversions toward zero stop QEMU 7, where this code has to run too
+        if name.endswith(".sat"):
+            return _saturating(arguments, name == "fptosi.sat")
+        if name == "trunc":
+            return _truncation
     return None
 
 
@@ -84,8 +173,10 @@ def legalise(text: str, target: CpuTarget) -> str:
         text = text.replace("@llvm.fmuladd.", "@llvm.fma.")
     for found in list(_DECLARED.finditer(text)):
         kind, name, suffix = found["type"], found["name"], found["suffix"]
-        write = _expansion(name, kind, target)
+        write = _expansion(name, kind, found["arguments"], target)
         if write is not None:
-            text = text.replace(found[0], f"define internal {kind} @{name}.{suffix}{write(kind)}")
+            definition, *needed = re.split(r"\n(?=declare )", write(kind))
+            text = text.replace(found[0], f"define internal {kind} @{name}.{suffix}{definition}")
             text = text.replace(f"@llvm.{name}.{suffix}(", f"@{name}.{suffix}(")
+            text = "\n".join([*(d for d in needed if d not in text), text])
     return text
