@@ -33,7 +33,7 @@ ENDINGS = {"so": ".so", "obj": ".o"}
 
 SOURCE = "library.c"
 
-COMPILE = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-pthread")
+COMPILE = ("-std=c11", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-pthread")
 LINK = (
     *("-shared", "-s"),
     "-Wl,--as-needed",
