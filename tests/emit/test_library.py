@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,36 @@ def test_two_libraries_in_one_process(small: Small, tmp_path: Path):
     assert loaded[1]["init"](1) == 7
     loaded[1]["error"].restype = ctypes.c_char_p
     assert loaded[1]["error"]() == b"second_init: it runs already; second_close ends it"
+
+
+def test_threads_run_at_once(small: Small, tmp_path: Path):
+    emitted(small, HOST, "so", tmp_path)
+    library = ctypes.CDLL(str(tmp_path / "libsmall.so"))
+    library.small_context_open.restype = ctypes.c_void_p
+    assert library.small_init(2) == 0
+    random = np.random.default_rng(5)
+    mode = np.array([3], np.int32)
+
+    def work(number: int) -> None:
+        """Every other thread has a context; the others share the model."""
+        context = library.small_context_open(1 + number % 3) if number % 2 else None
+        for _ in range(50):
+            x = random_inputs[number]
+            outputs = [np.zeros_like(array) for array in wanted[number]]
+            arrays = [array.ctypes.data_as(ctypes.c_void_p) for array in (x, mode, *outputs)]
+            if context is None:
+                assert library.small_run(*arrays) == 0
+            else:
+                assert library.small_context_run(ctypes.c_void_p(context), None, *arrays) == 0
+            for got, right in zip(outputs, wanted[number]):
+                np.testing.assert_allclose(got, right, rtol=1e-5, atol=1e-5)
+        library.small_context_close(ctypes.c_void_p(context))
+
+    random_inputs = [random.standard_normal((ROWS, COLUMNS)).astype(np.float32) for _ in range(6)]
+    wanted = [expected(x) for x in random_inputs]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert library.small_close() == 0
 
 
 def test_targets_are_tried_in_order(small: Small, tmp_path: Path):

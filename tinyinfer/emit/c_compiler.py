@@ -83,7 +83,10 @@ def find_c_compiler(architecture: str, command: str | None = None) -> CCompiler:
     if chain is None:
         raise InvalidArgument(f"no libraries are made for {architecture}, only for {', '.join(TOOLCHAINS)}")
     if command is not None:
-        words = tuple(shlex.split(command))
+        try:
+            words = tuple(shlex.split(command))
+        except ValueError as error:
+            raise InvalidArgument(f"the C compiler {command!r}: {str(error).lower()}") from None
         if not words or shutil.which(words[0]) is None:
             raise NotFound(f"no C compiler {command!r} on this machine")
         return CCompiler(words, chain.flags)

@@ -57,7 +57,7 @@ def emit_library(
     The targets of the bundle, all of one architecture, become parts of the library, and the first one that a
     machine can run is used there. Sections that running does not need are left out, a signature with them.
     `cc` is a C compiler's command (see `find_c_compiler`). Raises InvalidBundle, InvalidArgument, NotFound
-    where there is no compiler, and Fail where it does not succeed.
+    where there is no compiler, Fail where it does not succeed, and OSError.
     """
     if kind not in ENDINGS:
         raise InvalidArgument(f"libraries are of kind {' or '.join(ENDINGS)}, not {kind!r}")
@@ -89,7 +89,8 @@ def emit_library(
         [entry.name for entry in codes],
     )
     texts = {f"{prefix}.h": header(interface), SOURCE: source(interface, blobs)}
-    with tempfile.TemporaryDirectory() as folder:
+    header_path = output.with_name(f"{prefix}.h")
+    with tempfile.TemporaryDirectory(dir=output.resolve().parent, prefix=f".{output.name}.") as folder:
         place = Path(folder)
         for file, text in texts.items():
             (place / file).write_text(text, encoding="ascii")
@@ -99,9 +100,8 @@ def emit_library(
         libraries = [] if kind == "obj" else ["-lm"]
         arguments = [*COMPILE, *link, "-I", str(RUNTIME), SOURCE, *libraries, "-o", "made"]
         compiler.run(arguments, place)
-        header_path = output.with_name(f"{prefix}.h")
-        output.write_bytes((place / "made").read_bytes())
-        header_path.write_bytes((place / f"{prefix}.h").read_bytes())
+        os.replace(place / "made", output)
+        os.replace(place / header_path.name, header_path)
     return [output, header_path]
 
 
