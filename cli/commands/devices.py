@@ -18,17 +18,25 @@ def command(as_json: bool, verbose: int) -> None:
     from tinyinfer.backends import registry
 
     reasons = {name: registry.unavailable_reason(name) for name in registry.device_names()}
+    found = {name: registry.found_devices(name) if reason is None else [] for name, reason in reasons.items()}
     default = registry.get_device()
     if as_json:
         print_json(
             [
-                {"name": name, "available": reason is None, "reason": reason, "default": name == default}
+                {
+                    "name": name,
+                    "available": reason is None,
+                    "reason": reason,
+                    "default": name == default,
+                    "found": found[name],
+                }
                 for name, reason in reasons.items()
             ]
         )
         return
-    rows = [
-        (name + (" (default)" if name == default else ""), "yes" if reason is None else "no", reason or "")
-        for name, reason in reasons.items()
-    ]
-    click.echo(table(rows, ("device", "usable", "why not")))
+    rows = []
+    for name, reason in reasons.items():
+        title = name + (" (default)" if name == default else "")
+        rows.append((title, "yes" if reason is None else "no", reason or ", ".join(found[name][:1])))
+        rows += [("", "", other) for other in found[name][1:]]
+    click.echo(table(rows, ("device", "usable", "which, or why not")))

@@ -172,6 +172,9 @@ def test_devices():
     found = {entry["name"]: entry for entry in call_json("devices")}
     assert found["CPU"]["available"] and found["CPU"]["default"] and found["REFERENCE"]["available"]
     assert "CPU (default)" in call("devices").stdout
+    opencl = found["OPENCL"]
+    assert bool(opencl["found"]) == opencl["available"] == (opencl["reason"] is None)
+    assert all(entry.startswith(f"opencl:{i} ") for i, entry in enumerate(opencl["found"]))
 
 
 def test_the_cache_can_be_shown_and_cleared(model, tmp_path, monkeypatch):

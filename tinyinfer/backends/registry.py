@@ -40,6 +40,13 @@ def unavailable_reason(name: str) -> str | None:
         return f"its code cannot be loaded: {error}"
 
 
+def found_devices(name: str) -> list[str]:
+    """What this machine has of a device that it may have several of, in words; each begins with the name that
+    chooses it. Empty for devices of which there is one."""
+    found = getattr(_load(name), "found", None)
+    return found() if found is not None else []
+
+
 def canonical_name(name: str) -> str:
     """A device's own name: upper case, and onnxruntime's "CPUExecutionProvider" is "CPU". What chooses among
     several stands after a colon."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import pyopencl
 
 MOST_LOG = 4000
+
+_LINE = re.compile(r":(\d+):\d+: ")
+_HEAD = re.compile(r"__kernel .*\bvoid (\w+)\(")
 
 
 class ProgramError(EPFail):
@@ -60,7 +64,7 @@ def build_program(
     try:
         program = cl.Program(context, text).build(options, cache_dir=False)
     except cl.RuntimeError as error:
-        raise ProgramError(_explained(str(error), launches, capabilities)) from None
+        raise ProgramError(_explained(str(error), text, launches, capabilities)) from None
     if cache is not None:
         cache.put(key, program.get_info(cl.program_info.BINARIES)[0])
     return program
@@ -72,15 +76,24 @@ def _key(device: pyopencl.Device, options: list[str], text: str) -> str:
     return hashlib.blake2b(json.dumps([*parts, text]).encode(), digest_size=20).hexdigest()
 
 
-def _explained(log: str, launches: Sequence[Launch], capabilities: Capabilities) -> str:
-    names = {
+def _explained(log: str, text: str, launches: Sequence[Launch], capabilities: Capabilities) -> str:
+    origins = {
         launch.kernel.name: ", ".join(launch.origin) or launch.title for launch in _all_launches(launches)
     }
-    named = [f"{kernel} computes {origin}" for kernel, origin in names.items() if kernel in log]
+    lines = text.split("\n")
+    named = dict.fromkeys(
+        name for number in _LINE.findall(log) if (name := _kernel_at(lines, int(number))) in origins
+    )
     return "\n".join(
         [
             f"the OpenCL compiler of {capabilities.name} refused the kernels of this model:",
-            *named,
+            *(f"{name} computes {origins[name]}" for name in named),
             log[:MOST_LOG],
         ]
     )
+
+
+def _kernel_at(lines: Sequence[str], number: int) -> str:
+    """The kernel that a line of a program belongs to; "" if none."""
+    heads = (_HEAD.match(line) for line in reversed(lines[:number]))
+    return next((head[1] for head in heads if head), "")
