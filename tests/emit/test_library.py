@@ -24,6 +24,7 @@ ROOTS = {"aarch64": "aarch64-linux-gnu", "armv7": "arm-linux-gnueabihf", "riscv6
 """Where Debian has the libraries of other architectures: /usr/NAME."""
 
 Small = Callable[[Machine], bytes]
+Emitted = Callable[..., Path]
 each_machine = pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.architecture)
 each_kind = pytest.mark.parametrize("kind", ["so", "obj"])
 
@@ -44,11 +45,24 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     return make
 
 
-def emitted(small: Small, machine: Machine, kind: str, folder: Path, cc: str | None = None) -> Path:
-    name = "libsmall.so" if kind == "so" else "small.o"
-    files = emit_library(small(machine), kind, folder / name, cc=cc)
-    assert files == [folder / name, folder / "small.h"]
-    return files[0]
+@pytest.fixture(scope="module")
+def emitted(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Emitted:
+    """`emitted(machine, kind)`: the library of the small bundle, with the header beside it."""
+    folder = tmp_path_factory.mktemp("libraries")
+    made: dict[tuple[str, ...], Path] = {}
+
+    def make(machine: Machine, kind: str, cc: str = "") -> Path:
+        key = (machine.architecture, kind, cc.replace("/", "-"))
+        if key not in made:
+            place = folder / " ".join(key)
+            place.mkdir()
+            name = "libsmall.so" if kind == "so" else "small.o"
+            files = emit_library(small(machine), kind, place / name, cc=cc or None)
+            assert files == [place / name, place / "small.h"]
+            made[key] = files[0]
+        return made[key]
+
+    return make
 
 
 def tool(machine: Machine, name: str) -> str:
@@ -63,10 +77,10 @@ def defined(machine: Machine, library: Path, *flags: str) -> set[str]:
 
 def check_program(machine: Machine, kind: str, library: Path, folder: Path) -> None:
     """Compiles and runs c/use_small.c with the library, and compares what it computes."""
-    flags = [*STRICT, "-O1", f"-I{folder}"]
+    flags = [*STRICT, "-O1", f"-I{library.parent}"]
     command: list[str | Path] = [*machine.runner]
     if kind == "so":
-        flags.append(f"-Wl,-rpath,{folder}")
+        flags.append(f"-Wl,-rpath,{library.parent}")
         if machine.runner:
             command += ["-L", f"/usr/{ROOTS[machine.architecture]}"]
     elif machine.runner:
@@ -87,23 +101,23 @@ def check_program(machine: Machine, kind: str, library: Path, folder: Path) -> N
 
 @each_machine
 @each_kind
-def test_a_library_runs(small: Small, machine: Machine, kind: str, tmp_path: Path):
+def test_a_library_runs(emitted: Emitted, machine: Machine, kind: str, tmp_path: Path):
     needed(*machine.runner[:1])
-    check_program(machine, kind, emitted(small, machine, kind, tmp_path), tmp_path)
+    check_program(machine, kind, emitted(machine, kind), tmp_path)
 
 
 @pytest.mark.parametrize("compiler", ["clang-14"])
 @each_kind
-def test_another_compiler(small: Small, compiler: str, kind: str, tmp_path: Path):
+def test_another_compiler(emitted: Emitted, compiler: str, kind: str, tmp_path: Path):
     needed(compiler)
-    library = emitted(small, HOST, kind, tmp_path, compiler)
+    library = emitted(HOST, kind, compiler)
     assert defined(HOST, library, *(["-D"] if kind == "so" else ["-g"])) == FUNCTIONS
     check_program(HOST, kind, library, tmp_path)
 
 
 @each_machine
-def test_a_shared_library_shows_its_functions_only(small: Small, machine: Machine, tmp_path: Path):
-    library = emitted(small, machine, "so", tmp_path)
+def test_a_shared_library_shows_its_functions_only(emitted: Emitted, machine: Machine):
+    library = emitted(machine, "so")
     assert defined(machine, library, "-D") == FUNCTIONS
     shown = run(tool(machine, "readelf"), "-dlW", library).stdout
     assert "Library soname: [libsmall.so]" in shown
@@ -116,41 +130,48 @@ def test_a_shared_library_shows_its_functions_only(small: Small, machine: Machin
 
 
 @each_machine
-def test_an_object_has_its_functions_only(small: Small, machine: Machine, tmp_path: Path):
-    library = emitted(small, machine, "obj", tmp_path)
+def test_an_object_has_its_functions_only(emitted: Emitted, machine: Machine):
+    library = emitted(machine, "obj")
     assert defined(machine, library, "-g") == FUNCTIONS
     sections = run(tool(machine, "readelf"), "-SW", library).stdout
     assert re.search(r"\.note\.GNU-stack +PROGBITS +0+ \w+ 0+ 00 +0 ", sections)
 
 
 @each_machine
-def test_a_library_is_small(small: Small, machine: Machine, tmp_path: Path):
+def test_a_library_is_small(small: Small, emitted: Emitted, machine: Machine):
     held = small(machine)
-    emitted(small, machine, "so", tmp_path)
-    listing = run(tool(machine, "size"), tmp_path / "libsmall.so").stdout.splitlines()[1].split()
+    listing = run(tool(machine, "size"), emitted(machine, "so")).stdout.splitlines()[1].split()
     text, data = map(int, listing[:2])
     assert text + data - len(held) <= 64 << 10
 
 
-def test_what_two_calls_make_is_the_same(small: Small, tmp_path: Path):
-    made = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for kind in ("so", "obj"):
-            made.append(emitted(small, HOST, kind, tmp_path / name).read_bytes())
-    assert made[:2] == made[2:]
+@pytest.mark.parametrize(
+    "machine, flag", [(MACHINES[0], "-fcf-protection=full"), (MACHINES[1], "-mbranch-protection=standard")]
+)
+def test_no_promise_about_indirect_calls(emitted: Emitted, machine: Machine, flag: str):
+    needed(machine.compiler)
+    library = emitted(machine, "obj", f"{machine.compiler} {flag}")
+    notes = run(tool(machine, "readelf"), "-nW", library)
+    assert notes.returncode == 0 and not re.search(r"\b(IBT|BTI)\b", notes.stdout)
 
 
-def test_the_header_is_c_and_cpp(small: Small, tmp_path: Path):
+@each_kind
+def test_what_two_calls_make_is_the_same(small: Small, emitted: Emitted, kind: str, tmp_path: Path):
+    first = emitted(HOST, kind)
+    second = emit_library(small(HOST), kind, tmp_path / first.name)[0]
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_header_is_c_and_cpp(emitted: Emitted, tmp_path: Path):
     needed("g++")
-    emitted(small, HOST, "obj", tmp_path)
+    folder = emitted(HOST, "obj").parent
     source = tmp_path / "user.cpp"
     source.write_text('#include "small.h"\nint main() { return SMALL_OK; }\n', encoding="ascii")
     strict = ["-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"]
     for compiler in (["g++", "-std=c++17"], ["gcc", "-std=c11", "-xc"]):
-        done = run(*compiler, *strict, "-fsyntax-only", source)
+        done = run(*compiler, *strict, "-fsyntax-only", f"-I{folder}", source)
         assert done.returncode == 0, done.stderr
-    header = (tmp_path / "small.h").read_text(encoding="ascii")
+    header = (folder / "small.h").read_text(encoding="ascii")
     assert "int small_run(const float *x, const int32_t *mode, float *y, float *state, int64_t *n);" in header
 
 
@@ -176,9 +197,8 @@ def test_two_libraries_in_one_process(small: Small, tmp_path: Path):
     assert loaded[1]["error"]() == b"second_init: it runs already; second_close ends it"
 
 
-def test_threads_run_at_once(small: Small, tmp_path: Path):
-    emitted(small, HOST, "so", tmp_path)
-    library = ctypes.CDLL(str(tmp_path / "libsmall.so"))
+def test_threads_run_at_once(emitted: Emitted):
+    library = ctypes.CDLL(str(emitted(HOST, "so")))
     library.small_context_open.restype = ctypes.c_void_p
     assert library.small_init(2) == 0
     random = np.random.default_rng(5)

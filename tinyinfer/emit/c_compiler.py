@@ -18,7 +18,11 @@ from tinyinfer.errors import Fail, InvalidArgument, NotFound
 
 @dataclass(frozen=True)
 class Toolchain:
-    """What compilers for an architecture are called. `package` is Debian's name for one."""
+    """What compilers for an architecture are called. `package` is Debian's name for one.
+
+    `flags` keep a file from promising that every indirect call lands on an instruction made for it: kernels
+    of a bundle have none, and a system that holds the file to such a promise would end the program.
+    """
 
     machines: tuple[str, ...]
     """What the kernel calls a machine that the native compiler makes code for."""
@@ -30,15 +34,19 @@ class Toolchain:
 
 TOOLCHAINS = {
     "x86_64": Toolchain(
-        ("x86_64", "amd64"), ("x86_64-linux-gnu-gcc",), "x86_64-linux-gnu", "gcc-x86-64-linux-gnu"
+        ("x86_64", "amd64"),
+        ("x86_64-linux-gnu-gcc",),
+        "x86_64-linux-gnu",
+        "gcc-x86-64-linux-gnu",
+        ("-fcf-protection=return",),
     ),
     "aarch64": Toolchain(
         ("aarch64", "arm64"),
         ("aarch64-linux-gnu-gcc",),
         "aarch64-linux-gnu",
         "gcc-aarch64-linux-gnu",
-        # atomic operations as instructions, not as calls of the compiler's own library
-        ("-mno-outline-atomics",),
+        # atomic operations are instructions, not calls of the compiler's own library
+        ("-mno-outline-atomics", "-mbranch-protection=pac-ret"),
     ),
     "armv7": Toolchain(
         ("armv7l",), ("arm-linux-gnueabihf-gcc",), "arm-linux-gnueabihf", "gcc-arm-linux-gnueabihf"
