@@ -141,6 +141,15 @@ def test_elementwise_ops_on_special_values_as_c(tmp_path):
     check_all(cases, tmp_path)
 
 
+def test_the_exponential_is_off_by_one_in_the_last_place_at_most(tmp_path):
+    values = np.linspace(-87.3, 88.7, 400_001).astype(np.float32)
+    x = build.input_node("x", values.shape, "float32")
+    plan = plan_without_passes(graph_of(build.elementwise("EXP", x)))
+    (got,) = compile_all({"exponential": plan}, tmp_path)["exponential"].run({"x": values})
+    wanted = np.exp(values.astype(np.float64))
+    assert (np.abs(got - wanted) <= np.spacing(wanted.astype(np.float32))).all()
+
+
 def test_casts_as_c(tmp_path):
     check_all({f"cast_{d}": casts(d) for d in DTYPES}, tmp_path)
 

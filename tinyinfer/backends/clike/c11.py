@@ -44,7 +44,7 @@ _FLOAT = {
     "TANH": "tanh{s}({0})",
     "ERF": "erf{s}({0})",
     "POW": "pow{s}({0}, {1})",
-    "SIGMOID": "1.0{f} / (1.0{f} + exp{s}(-{0}))",
+    "SIGMOID": "ti_sigmoid_{T}({0})",
     "FLOOR": "floor{s}({0})",
     "CEIL": "ceil{s}({0})",
     "ROUND": "ti_round_{T}({0})",
@@ -61,6 +61,9 @@ _FLOAT = {
     "ACCUMULATE": "ti_multiply_add_{T}({0}, {1}, {2})",
     "WHERE": "{0} ? {1} : {2}",
 }
+
+_SINGLE = {"EXP": "ti_exp_float({0})"}
+"""What is written here because compilers make vectors of it, which they do not of calls."""
 
 _INTEGER = {
     "NEG": "({T})(0u - ({U}){0})",
@@ -112,6 +115,8 @@ OPERATIONS = {
     for kind, table in (
         *((kind, _ANY) for kind in ("float", "integer", "bool")),
         ("float", _FLOAT),
+        ("float32", _SINGLE),
+        ("float16", _SINGLE),
         ("integer", _INTEGER),
         ("signed", _SIGNED),
         ("bool", _BOOL),

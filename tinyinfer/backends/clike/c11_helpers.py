@@ -43,6 +43,18 @@ static inline double ti_double_of_bits(uint64_t bits) {
     memcpy(&x, &bits, sizeof x);
     return x;
 }""",
+    # x = n · ln 2 + r; e to the r by a polynomial: least squares of (e^r - 1 - r) / r² at Chebyshev's points
+    "ti_exp_float": """\
+static inline float ti_exp_float(float x) {
+    const float above = x < -105.0f ? -105.0f : x, inside = above > 90.0f ? 90.0f : above;
+    const float shifted = inside * 1.44269504f + 0x1.8p23f, n = shifted - 0x1.8p23f;
+    const float r = (inside - n * 0x1.63p-1f) + n * 2.12194440e-4f;
+    const float high = (0.00139461376f * r + 0.00836910866f) * r + 0.0416662693f;
+    const float rest = (high * r + 0.166665167f) * r + 0.5f;
+    const uint32_t power = ti_bits_of_float(shifted) - 0x4B400000u + 256u, half = power >> 1;
+    const float scale = ti_float_of_bits((half - 1u) << 23);
+    return (1.0f + (r + r * r * rest)) * scale * ti_float_of_bits((power - half - 1u) << 23);
+}""",
     "ti_half": """\
 #if defined(__F16C__) && defined(__FLT16_MANT_DIG__)
 __extension__ typedef _Float16 ti_half;
@@ -94,6 +106,10 @@ def _float_helpers(kind: str) -> dict[str, str]:
     # the product of two floats is exact in double: rounded once, but for one sum in a hundred million
     fused = "(float)((double)a * (double)b + (double)c)" if kind == "float" else "a * b + c"
     return {
+        f"ti_sigmoid_{kind}": f"""\
+static inline {kind} ti_sigmoid_{kind}({kind} x) {{
+    return 1.0{literal} / (1.0{literal} + {"ti_exp_float" if kind == "float" else "exp"}(-x));
+}}""",
         f"ti_max_{kind}": f"""\
 static inline {kind} ti_max_{kind}({kind} a, {kind} b) {{
     return ((a >= b) | (a != a)) ? a : b;
