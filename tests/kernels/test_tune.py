@@ -11,8 +11,7 @@ from tinyinfer.backends.cpu.target import host_target
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir import build
 from tinyinfer.kernels.schedule import MachineModel
-from tinyinfer.kernels.schedule_space import schedule_fields
-from tinyinfer.kernels.tune import MARGIN, find_contractions, search, tune_contractions
+from tinyinfer.kernels.tune import MARGIN, find_choices, search, tune_kernels
 from tinyinfer.kernels.tuning import Tuning
 
 MACHINE = MachineModel(16, 32)
@@ -24,7 +23,7 @@ def matmul(m=100, k=40, n=300, name="x"):
 
 
 def choice_of(output, machine=MACHINE):
-    return next(iter(find_contractions(graph_of(output), machine, CompileOptions()).values()))[0]
+    return next(iter(find_choices(graph_of(output), machine, CompileOptions()).values()))[0]
 
 
 class FakeTimer:
@@ -87,9 +86,7 @@ def test_the_same_times_give_the_same_tuning():
         return 1.0 + (hash((s.vectors, s.tile_x, s.unroll, s.rows_outside)) % 97) / 97
 
     graph = graph_of(matmul(), matmul(64, 64, 64, "z"))
-    made = [
-        tune_contractions(graph, MACHINE, CompileOptions(), FakeTimer(seconds), "cpu")[0] for _ in range(2)
-    ]
+    made = [tune_kernels(graph, MACHINE, CompileOptions(), FakeTimer(seconds), "cpu")[0] for _ in range(2)]
     assert made[0] == made[1] and made[0].machine == "cpu" and len(made[0].entries) == 2
     assert json.dumps(made[0].as_json()) == json.dumps(made[1].as_json())
 
@@ -98,7 +95,7 @@ def test_a_plan_takes_what_was_found():
     graph = graph_of(matmul())
     machine = LlvmPrinter(host_target()).machine
     timer = FakeTimer(lambda s: 2.0 - (s.vectors == 1) - 0.5 * (s.unroll == 1))
-    tuning, left = tune_contractions(graph, machine, CompileOptions(), timer)
+    tuning, left = tune_kernels(graph, machine, CompileOptions(), timer)
     (launch,) = plan_of(graph, CompileOptions(tuning=tuning)).launches
     assert f"x1v{machine.lanes}_k1" in launch.kernel.name
     assert launch.kernel.key != plan_of(graph).launches[0].kernel.key
@@ -106,21 +103,21 @@ def test_a_plan_takes_what_was_found():
 
 def test_what_is_known_is_not_measured_again_and_what_is_wrong_is():
     graph = graph_of(matmul(), matmul(64, 64, 64, "z"))
-    keys = {c.key: c for c, _ in find_contractions(graph, MACHINE, CompileOptions()).values()}
+    keys = {c.key: c for c, _ in find_choices(graph, MACHINE, CompileOptions()).values()}
     known, broken = keys
-    fields = schedule_fields(keys[known].neighbours(keys[known].heuristic(), "vectors")[0])
+    fields = keys[known].fields(keys[known].neighbours(keys[known].heuristic(), "vectors")[0])
     before = Tuning.make("", {known: fields, broken: {"vectors": 77}, "of another model": fields})
     timer = FakeTimer(lambda s: 1.0)
-    after, _ = tune_contractions(graph, MACHINE, CompileOptions(tuning=before), timer)
+    after, _ = tune_kernels(graph, MACHINE, CompileOptions(tuning=before), timer)
     assert after.get(known) == fields
-    assert after.get(broken) == schedule_fields(keys[broken].heuristic())
+    assert after.get(broken) == keys[broken].fields(keys[broken].heuristic())
     assert set(after) == set(keys)
     assert all(s.lanes == 16 for asked in timer.asked for s in asked)
 
 
 def test_the_most_work_first_as_far_as_time_reaches():
     graph = graph_of(matmul(8, 8, 8, "small"), matmul(200, 100, 300, "large"), matmul(50, 50, 50, "middle"))
-    found = find_contractions(graph, MACHINE, CompileOptions())
+    found = find_choices(graph, MACHINE, CompileOptions())
     now = [0.0]
 
     def clock():
@@ -131,7 +128,7 @@ def test_the_most_work_first_as_far_as_time_reaches():
         return [1.0] * len(schedules)
 
     told = []
-    tuning, left = tune_contractions(
+    tuning, left = tune_kernels(
         graph,
         MACHINE,
         CompileOptions(),
@@ -140,7 +137,7 @@ def test_the_most_work_first_as_far_as_time_reaches():
         progress=lambda *p: told.append(p),
         clock=clock,
     )
-    largest = max(found, key=lambda key: found[key][0].work)
+    largest = max(found, key=lambda key: found[key][0].cycles)
     assert list(tuning) == [largest]
     assert told == [(0, 3)] and left == 2
 

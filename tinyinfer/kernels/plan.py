@@ -30,7 +30,6 @@ from tinyinfer.kernels.physical import (
     ContractionNest,
     PackedConstant,
     PhysicalKernel,
-    aligned_arguments,
     pack_constants,
     rebase,
     to_physical,
@@ -66,8 +65,7 @@ class Choice(Protocol):
 
 
 class Machine(Protocol):
-    """A kind of device: how kernels are cut for it. `aligned` says of each argument whether it begins at a
-    multiple of 16 bytes."""
+    """A kind of device: how kernels are cut for it."""
 
     def choice(self, physical: PhysicalKernel, roles: Contraction) -> Choice:
         """A contraction whose schedule is to be chosen."""
@@ -75,7 +73,8 @@ class Machine(Protocol):
     def vector_axis(self, nest: LoopNest) -> Axis | None:
         """The axis along which a map kernel's elements are computed side by side."""
 
-    def map(self, nest: LoopNest, aligned: tuple[bool, ...]) -> Any: ...
+    def map(self, physical: PhysicalKernel, tuning: Tuning) -> Any:
+        """The schedule of a map kernel: what was recorded for it, or else the heuristic one."""
 
     def scatter(self, nest: LoopNest, independent: frozenset[Axis]) -> Any: ...
 
@@ -173,7 +172,7 @@ def build_steps(
         elif lowered.root.op == "SCATTER":
             steps.append(_scatter_step(physical, lowered, printer))
         else:
-            steps.append(_map_step(physical, printer))
+            steps.append(_map_step(physical, printer, options.tuning))
     return assigned.buffers, bring_loops_together(steps)
 
 
@@ -262,18 +261,20 @@ def sorted_for_constants(nest: LoopNest, vector: Axis | None) -> list[Axis]:
     return order if vector is None else [*order, vector]
 
 
-def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> Step:
-    machine = printer.machine
+def prepare_map(physical: PhysicalKernel, machine: Machine) -> PhysicalKernel:
+    """A map kernel as it is scheduled: constants packed, axes merged and by the stride of the store."""
     vector = machine.vector_axis(physical.nest)
-    physical = pack_constants(physical, sorted_for_constants(physical.nest, vector))
-    nest = merge_axes(physical.nest)
+    packed = pack_constants(physical, sorted_for_constants(physical.nest, vector))
+    nest = merge_axes(packed.nest)
     nest.axes = tuple(sorted(nest.axes, key=lambda a: -abs(nest.store.coefficient(a))))
-    based, _ = rebase(replace(physical, nest=nest))
-    nest = based.nest
-    schedule = machine.map(nest, aligned_arguments(based))
-    description = f"{nest.text()}\n{schedule}"
-    source = source_of(f"map_{schedule.name}", description, lambda name: printer.map(name, nest, schedule))
-    title, origin = title_of(physical.origin, "map")
+    return rebase(replace(packed, nest=nest))[0]
+
+
+def _map_step(physical: PhysicalKernel, printer: KernelPrinter, tuning: Tuning) -> Step:
+    based = prepare_map(physical, printer.machine)
+    schedule = printer.machine.map(based, tuning)
+    source, description = map_source(based.nest, schedule, printer)
+    title, origin = title_of(based.origin, "map")
     return Step(
         source,
         based.arguments,
@@ -281,11 +282,18 @@ def _map_step(physical: PhysicalKernel, printer: KernelPrinter) -> Step:
         schedule.chunks,
         title,
         origin,
-        _map_flops(nest),
-        _touched(physical.arguments),
+        _map_flops(based.nest),
+        _touched(based.arguments),
         lambda: description,
         work=schedule.work,
     )
+
+
+def map_source(nest: LoopNest, schedule: Any, printer: KernelPrinter) -> tuple[KernelSource, str]:
+    """A map kernel with this schedule, and the text that it is named by."""
+    description = f"{nest.text()}\n{schedule}"
+    source = source_of(f"map_{schedule.name}", description, lambda name: printer.map(name, nest, schedule))
+    return source, description
 
 
 def _scatter_step(physical: PhysicalKernel, lowered: LoweredKernel, printer: KernelPrinter) -> Step:

@@ -20,6 +20,7 @@ from tinyinfer.kernels.nest import LoopNest
 from tinyinfer.kernels.physical import ContractionNest, PhysicalKernel
 from tinyinfer.kernels.schedule_map import MapSchedule, schedule_map
 from tinyinfer.kernels.schedule_scatter import ScatterSchedule, schedule_scatter
+from tinyinfer.kernels.tuning import Tuning
 
 if TYPE_CHECKING:
     from tinyinfer.kernels.schedule_space import ContractionChoice
@@ -65,8 +66,10 @@ class MachineModel:
     def vector_axis(self, nest: LoopNest) -> Axis | None:
         return schedule_map(nest, self.lanes, self.registers).vector
 
-    def map(self, nest: LoopNest, aligned: tuple[bool, ...]) -> MapSchedule:
-        return schedule_map(nest, self.lanes, self.registers)
+    def map(self, physical: PhysicalKernel, tuning: Tuning) -> MapSchedule:
+        from tinyinfer.kernels.schedule_map_space import MapChoice
+
+        return MapChoice(physical, self).pick(tuning)
 
     def scatter(self, nest: LoopNest, independent: frozenset[Axis]) -> ScatterSchedule:
         return schedule_scatter(nest, independent, self.lanes)

@@ -15,7 +15,8 @@ from tinyinfer.ir.index import Axis
 from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.halo import HaloRegion
 from tinyinfer.kernels.nest import LoopNest
-from tinyinfer.kernels.physical import PhysicalKernel
+from tinyinfer.kernels.physical import PhysicalKernel, aligned_arguments
+from tinyinfer.kernels.tuning import Tuning
 from tinyinfer.runtime.plan import WorkSizes
 
 if TYPE_CHECKING:
@@ -56,10 +57,10 @@ class GpuModel:
 
         return schedule_gpu_map(nest, self, (False,) * len(nest.dtypes)).contiguous
 
-    def map(self, nest: LoopNest, aligned: tuple[bool, ...]) -> GpuMapSchedule:
+    def map(self, physical: PhysicalKernel, tuning: Tuning) -> GpuMapSchedule:
         from tinyinfer.kernels.schedule_gpu_map import schedule_gpu_map
 
-        return schedule_gpu_map(nest, self, aligned)
+        return schedule_gpu_map(physical.nest, self, aligned_arguments(physical))
 
     def scatter(self, nest: LoopNest, independent: frozenset[Axis]) -> GpuScatterSchedule:
         parallel = tuple(a for a in nest.axes if a in independent)

@@ -8,7 +8,7 @@ inside. One axis is vectorised: the one along which most of the memory traffic i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import ClassVar
 
@@ -185,19 +185,58 @@ def schedule_map(nest: LoopNest, lanes: int, registers: int) -> MapSchedule:
                 vectors = min(available, 4 if weight <= 12 else 2 if weight <= 40 else 1)
             else:
                 tile, transposed = lanes, True
-    order = (*rows, *columns)
-    work = _cycles(nest, reduces, free, traffic, weight, lanes)
-    wanted = int(max(1, min(MOST_CHUNKS, work / CHUNK_CYCLES)))
+    made = MapSchedule(lanes, rows, columns, vector, vectors, tile_axis, tile, 0, 1, transposed)
+    return _in_chunks(made, _cycles(nest, reduces, free, traffic, weight, lanes))
+
+
+def _in_chunks(s: MapSchedule, cycles: float) -> MapSchedule:
+    """The schedule with as many chunks as a kernel of that many cycles should have."""
+    order = (*s.rows, *s.columns)
+    wanted = int(max(1, min(MOST_CHUNKS, cycles / CHUNK_CYCLES)))
     parallel, units = 0, 1
-    limit = len(rows)
-    if vector is not None and vector in rows and hoisted:
-        limit = len(rows)
-    while parallel < limit and units < wanted:
-        units *= loop_units(order[parallel], vector, vectors * lanes, tile_axis, tile)
+    while parallel < len(s.rows) and units < wanted:
+        units *= loop_units(order[parallel], s.vector, s.vectors * s.lanes, s.tile_axis, s.tile)
         parallel += 1
-    return MapSchedule(
-        lanes, rows, columns, vector, vectors, tile_axis, tile, parallel, min(wanted, units), transposed
-    )
+    return replace(s, parallel=parallel, chunks=min(wanted, units))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one step of a map kernel computes, `vectors` of `tile` neighbouring outputs, and whether the loop
+    over tiles is the innermost of the rows."""
+
+    vectors: int
+    tile: int
+    across: bool
+
+
+def recut(nest: LoopNest, s: MapSchedule, shape: Shape) -> MapSchedule:
+    """A schedule of `nest` with steps of another shape, and chunks to suit."""
+    rows = _vector_last(tuple(a for a in nest.axes if a in s.rows), s.vector)
+    if shape.across and s.tile_axis is not None:
+        rows = _tile_last(rows, s.tile_axis)
+    made = replace(s, rows=rows, vectors=shape.vectors, tile=shape.tile)
+    return _in_chunks(made, map_cycles(nest, s.lanes))
+
+
+def map_cycles(nest: LoopNest, lanes: int) -> float:
+    """Rough time of a map kernel on one core, in cycles."""
+    free = free_axes(nest.body)
+    reduces = [e for e in walk_with_indices(nest.body) if e.op == "REDUCE"]
+    weight = expression_weight(nest.body)
+    return _cycles(nest, reduces, free, _traffic(nest, free), weight, lanes)
+
+
+def straight_work(nest: LoopNest) -> int:
+    """Operations of one output with its short reductions unrolled."""
+    free = free_axes(nest.body)
+    full = frozenset(nest.axes)
+    straight = [
+        reduce_steps(e)
+        for e in walk_with_indices(nest.body)
+        if e.op == "REDUCE" and full <= free[id(e)] and is_straight(e)
+    ]
+    return max(straight, default=1) * expression_weight(nest.body)
 
 
 def loop_units(axis: Axis, vector: Axis | None, width: int, tile_axis: Axis | None, tile: int) -> int:

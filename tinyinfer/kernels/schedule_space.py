@@ -71,6 +71,11 @@ class ContractionChoice:
         c = self.nest(self._guess)
         return prod(a.size for a in (*c.groups, *c.m, *c.k)) * c.panels.columns
 
+    @property
+    def cycles(self) -> float:
+        """Rough time on one core."""
+        return self.work / (2.0 * self.machine.lanes)
+
     def heuristic(self) -> ContractionSchedule:
         """The schedule that is picked at once."""
         vectors = pick_vectors(self.nest(self._guess), self.machine)
@@ -87,7 +92,11 @@ class ContractionChoice:
         vectors = recorded.get("vectors")
         if vectors not in self.vectors():
             return None
-        return next((s for s in self.space(vectors) if schedule_fields(s) == recorded), None)
+        return next((s for s in self.space(vectors) if self.fields(s) == recorded), None)
+
+    def fields(self, s: ContractionSchedule) -> dict[str, int]:
+        """A schedule as a record keeps it: without the lanes, which belong to the machine."""
+        return {f.name: int(getattr(s, f.name)) for f in fields(s) if f.name != "lanes"}
 
     # ---- the space
 
@@ -178,8 +187,3 @@ class ContractionChoice:
             for r, c in self.blocks(v, tile)
             if (r, c) != have_blocks
         ]
-
-
-def schedule_fields(schedule: ContractionSchedule) -> dict[str, int]:
-    """A schedule as a record keeps it: without the lanes, which belong to the machine."""
-    return {f.name: int(getattr(schedule, f.name)) for f in fields(schedule) if f.name != "lanes"}

@@ -1,4 +1,4 @@
-"""The autotuner: from the heuristic schedule of each contraction to better neighbours, as measured.
+"""The autotuner: from the heuristic schedule of each kernel to better neighbours, as measured.
 
 A device hands in a `Measure`; all else is common. The search changes one decision at a time, and a schedule
 takes another's place only where it is faster by more than `MARGIN`; what was found must beat the heuristic
@@ -9,27 +9,52 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.node import Graph
 from tinyinfer.kernels.access import payloads, walk_with_indices
 from tinyinfer.kernels.assign import LoopKernel, assign
-from tinyinfer.kernels.physical import to_physical
-from tinyinfer.kernels.schedule import ContractionSchedule, MachineModel
-from tinyinfer.kernels.schedule_space import ContractionChoice, schedule_fields
+from tinyinfer.kernels.contraction import Contraction
+from tinyinfer.kernels.physical import PhysicalKernel, to_physical
+from tinyinfer.kernels.plan import prepare_map
+from tinyinfer.kernels.schedule import MachineModel
+from tinyinfer.kernels.schedule_map_space import MapChoice
+from tinyinfer.kernels.schedule_space import ContractionChoice
 from tinyinfer.kernels.tuning import Tuning
 
 MARGIN = 0.03
 """Part of its time by which a schedule must be faster to take another one's place."""
 
-Measure = Callable[[ContractionChoice, Sequence[ContractionSchedule]], list[float]]
-"""Seconds of one contraction with each of some schedules, comparable with each other."""
+
+class Choice(Protocol):
+    """A kernel whose schedule is to be chosen; what its schedules are is its own matter."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def cycles(self) -> float: ...
+
+    def heuristic(self) -> Any: ...
+
+    def find(self, recorded: Mapping[str, int]) -> Any: ...
+
+    def fields(self, s: Any) -> dict[str, int]: ...
+
+    def steps(self) -> list[str]: ...
+
+    def neighbours(self, s: Any, step: str) -> list[Any]: ...
+
+
+Measure = Callable[[Any, Sequence[Any]], list[float]]
+"""Seconds of the kernel of a Choice with each of some schedules, comparable with each other."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of kernels that are tuned, and of all that are to be."""
 
 
-def tune_contractions(
+def tune_kernels(
     graph: Graph,
     machine: MachineModel,
     options: CompileOptions,
@@ -39,34 +64,33 @@ def tune_contractions(
     progress: Progress = lambda done, total: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Tuning, int]:
-    """Schedules for the contractions of a graph whose passes have run, those with most work first, as far as
+    """Schedules for the kernels of a graph whose passes have run, those that take longest first, as far as
     `seconds` reach, and the number of those that were not reached. What `options.tuning` has for a kernel
     stays. `name` is the processor that measures."""
     end = clock() + seconds
-    choices = find_contractions(graph, machine, options)
+    choices = find_choices(graph, machine, options)
     found = _known(choices, options.tuning)
     wanted = [key for key in choices if key not in found]
-    wanted.sort(key=lambda key: (-choices[key][0].work * choices[key][1], key))
+    wanted.sort(key=lambda key: (-choices[key][0].cycles * choices[key][1], key))
     done = 0
     for done, key in enumerate(wanted):
         if clock() >= end:
             break
         progress(done, len(wanted))
-        found[key] = schedule_fields(search(choices[key][0], measure, lambda: clock() >= end))
+        choice = choices[key][0]
+        found[key] = choice.fields(search(choice, measure, lambda: clock() >= end))
     else:
         done = len(wanted)
     return Tuning.make(name if done else options.tuning.machine, found), len(wanted) - done
 
 
 def known_schedules(graph: Graph, machine: MachineModel, options: CompileOptions) -> Tuning:
-    """The part of `options.tuning` that contractions of a graph whose passes have run would take."""
-    choices = find_contractions(graph, machine, options) if options.tuning else {}
+    """The part of `options.tuning` that kernels of a graph whose passes have run would take."""
+    choices = find_choices(graph, machine, options) if options.tuning else {}
     return Tuning.make(options.tuning.machine, _known(choices, options.tuning))
 
 
-def _known(
-    choices: Mapping[str, tuple[ContractionChoice, int]], tuning: Tuning
-) -> dict[str, Mapping[str, int]]:
+def _known(choices: Mapping[str, tuple[Choice, int]], tuning: Tuning) -> dict[str, Mapping[str, int]]:
     found = {}
     for key, (choice, _) in choices.items():
         fields = tuning.get(key)
@@ -75,22 +99,20 @@ def _known(
     return found
 
 
-def find_contractions(
+def find_choices(
     graph: Graph, machine: MachineModel, options: CompileOptions
-) -> dict[str, tuple[ContractionChoice, int]]:
-    """The distinct contractions of a graph's plan that can be measured, by key, and how often each occurs."""
-    found: dict[str, tuple[ContractionChoice, int]] = {}
+) -> dict[str, tuple[Choice, int]]:
+    """The distinct contractions and map kernels of a graph's plan that can be measured, by key, and how often
+    each occurs."""
+    found: dict[str, tuple[Choice, int]] = {}
     assigned = assign(graph, options.fuse)
     for buffer in assigned.buffers.values():
         buffer.place()
     for lowered, roles in zip(assigned.kernels, assigned.contractions):
         if isinstance(lowered, LoopKernel):
-            made = find_contractions(lowered.root.attrs.graph, machine, options)
-        elif roles is not None and lowered.root.size:
-            choice = ContractionChoice(to_physical(lowered, assigned.buffers), roles, machine)
-            # synthetic data would send an indexed read anywhere
-            indexed = any(payloads(e) for e in walk_with_indices(choice.physical.nest.body))
-            made = {} if indexed else {choice.key: (choice, 1)}
+            made = find_choices(lowered.root.attrs.graph, machine, options)
+        elif lowered.root.size and lowered.root.op != "SCATTER":
+            made = _measurable(to_physical(lowered, assigned.buffers), roles, machine)
         else:
             continue
         for key, (choice, count) in made.items():
@@ -99,9 +121,21 @@ def find_contractions(
     return found
 
 
-def search(
-    choice: ContractionChoice, measure: Measure, expired: Callable[[], bool] = lambda: False
-) -> ContractionSchedule:
+def _measurable(
+    physical: PhysicalKernel, roles: Contraction | None, machine: MachineModel
+) -> dict[str, tuple[Choice, int]]:
+    """The kernel's choice if there is any, and if it can be measured: synthetic data would send an indexed
+    read anywhere."""
+    if any(payloads(e) for e in walk_with_indices(physical.nest.body)):
+        return {}
+    if roles is not None:
+        contraction = ContractionChoice(physical, roles, machine)
+        return {contraction.key: (contraction, 1)}
+    mapped = MapChoice(prepare_map(physical, machine), machine)
+    return {mapped.key: (mapped, 1)} if len(list(mapped.space())) > 1 else {}
+
+
+def search(choice: Choice, measure: Measure, expired: Callable[[], bool] = lambda: False) -> Any:
     """The best schedule that is found by changing one decision after the other, starting from the heuristic;
     the heuristic one where time is out before another has proven itself."""
     first = best = choice.heuristic()
