@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import run_in_browser
 
 import tinyinfer
 from tinyinfer.backends.cpu.compile import compile_image, link_sources
@@ -91,6 +92,30 @@ class Cases:
         results = json.loads(done.stdout)
         assert len(results) == len(self.cases)
         return results
+
+    def run_in_browser(self) -> list[dict[str, Any]]:
+        """The same in a page of a browser."""
+        listed = [
+            {**case, "bundle": _served(case["bundle"]), "feeds": _served_all(case.get("feeds"))}
+            for case in self.cases
+        ]
+        script = f"""
+            import * as loader from '/loader/tinyinfer.mjs';
+            import {{ checkBundles }} from '/scripts/check_bundles.mjs';
+            const read = async (url) => new Uint8Array(await (await fetch(url)).arrayBuffer());
+            export const main = () => checkBundles(loader, {json.dumps(listed)}, read);
+        """
+        (self.folder / "main.mjs").write_text(script, encoding="utf-8")
+        folders = {"loader": LOADER.parent, "scripts": SCRIPT.parent, "cases": self.folder}
+        return run_in_browser(folders, "cases/main.mjs", self.folder / "profile")
+
+
+def _served(path: str) -> str:
+    return f"/cases/{Path(path).name}"
+
+
+def _served_all(feeds: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if feeds is None else {name: _served(path) for name, path in feeds.items()}
 
 
 def outputs_of(result: dict[str, Any], wanted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

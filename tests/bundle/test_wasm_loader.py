@@ -11,6 +11,8 @@ import pytest
 from small_bundle import COLUMNS, ELSEWHERE, ROWS, Section, bundle, expected, plan, rehashed, small_sections
 from wasm_tools import Cases, module_of
 
+from tinyinfer.bundle import container, signature
+
 _HEAD = "define void @kernel(ptr %arguments, i64 %chunk) #0 {\n"
 _TAIL = 'ret void\n}\nattributes #0 = { nounwind "no-builtins" }\n'
 
@@ -226,6 +228,34 @@ def test_kernels_that_are_not_there(code: bytes, tmp_path: Path):
     text = plan("wasm32", {"scale": 0, "step": 1, "count": 3})
     message = error_of(bundle(small_sections([(TARGET, "wasm32", text, code)])), tmp_path)
     assert message.endswith("its code lacks a kernel")
+
+
+def test_signatures(sections: list[Section], tmp_path: Path):
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    form = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    key, other = ed25519.Ed25519PrivateKey.generate(), ed25519.Ed25519PrivateKey.generate()
+    mine, theirs = (k.public_key().public_bytes_raw().hex() for k in (key, other))
+    parts = [container.Section(s.kind, s.data, s.group, s.name) for s in sections]
+    pem = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    signed = container.write_bundle(parts, signature.signer(pem))
+    unsigned = container.write_bundle(parts)
+    cases = Cases(tmp_path)
+    for options in ({}, {"requireSignature": True}, {"trustedKeys": [theirs, mine]}):
+        cases.add(signed, options=options)
+    assert [result.get("target") for result in cases.run()] == [TARGET] * 3
+    message = "the bundle is not signed, and a signature is required"
+    assert error_of(unsigned, tmp_path, requireSignature=True) == message
+    assert error_of(unsigned, tmp_path, trustedKeys=[mine]) == message
+    message = "the bundle is signed with a key that is not trusted"
+    assert error_of(signed, tmp_path, trustedKeys=[theirs]) == message
+    for place in (0, 40):
+        forged = bytearray(signed)
+        forged[place_of(signed, "SIGN") + place] ^= 1
+        assert "signature" in error_of(rehashed(bytes(forged)), tmp_path)
+    # a section that was exchanged, with all hashes made right
+    changed = bytearray(signed)
+    changed[place_of(signed, "PROV")] ^= 1
+    assert error_of(rehashed(bytes(changed)), tmp_path) == "the bundle's signature is wrong"
 
 
 def test_sections_held_elsewhere(sections: list[Section], tmp_path: Path):
