@@ -67,6 +67,10 @@ class Choice(Protocol):
 class Machine(Protocol):
     """A kind of device: how kernels are cut for it."""
 
+    @property
+    def halo_bytes(self) -> int:
+        """Memory that may be spent on buffers whose halo is then written once, not in each run."""
+
     def choice(self, physical: PhysicalKernel, roles: Contraction) -> Choice:
         """A contraction whose schedule is to be chosen."""
 
@@ -120,6 +124,8 @@ class Step:
     loop: Callable[[tuple[BufferRef, ...]], LoopLaunch] | None = None
     """What a loop's launch repeats, given where its arguments lie."""
     work: WorkSizes | None = None
+    halo: bool = False
+    """Whether it writes the halo of its argument, which nothing else does."""
 
 
 @dataclass
@@ -140,7 +146,7 @@ def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) ->
     """The plan of a graph whose passes have run."""
     parameters = Parameters()
     buffers, steps = build_steps(graph, printer, options, parameters)
-    return _finish(graph, buffers, steps, options, parameters)
+    return _finish(graph, buffers, steps, options, parameters, printer.machine.halo_bytes)
 
 
 def build_steps(
@@ -346,13 +352,26 @@ def _halo_step(buffer: Buffer, printer: KernelPrinter) -> Step:
     size = sum(r.length * prod(c for c, _ in r.loops) for r in regions) * buffer.itemsize
     title, origin = title_of(buffer.value.origin, "halo")
     work = printer.machine.halo(regions)
-    return Step(source, [buffer], (), 1, f"halo of {title}", origin, 0, size, lambda: description, work=work)
+    return Step(
+        source,
+        [buffer],
+        (),
+        1,
+        f"halo of {title}",
+        origin,
+        0,
+        size,
+        lambda: description,
+        work=work,
+        halo=True,
+    )
 
 
 def place_steps(
-    steps: list[Step], parameters: Parameters, keep: bool = False
+    steps: list[Step], parameters: Parameters, keep: bool = False, halo_bytes: int = 0
 ) -> tuple[list[Launch], dict[Buffer, int], int]:
-    """The launches, the arena's offsets in bytes, and its size. `keep` gives every buffer memory for ever."""
+    """The launches, the arena's offsets in bytes, and its size. `keep` gives every buffer memory for ever;
+    `halo_bytes` is how much may be given so to buffers with a halo, which is then written once."""
     lifetimes: dict[Buffer, list[int]] = {}
     first = 0
     for position, step in enumerate(steps):
@@ -366,8 +385,8 @@ def place_steps(
         if steps[position].loop and steps[position + 1].loop:
             for span in lifetimes.values():
                 span[1] = max(span[1], position + 1) if span[1] == position else span[1]
-    if keep:
-        lifetimes = {b: [0, len(steps)] for b in lifetimes}
+    lasting = _lasting(steps, halo_bytes)
+    lifetimes = {b: [0, len(steps)] if keep or b in lasting else span for b, span in lifetimes.items()}
     offsets, total = pack([(first, last, b.nbytes) for b, (first, last) in lifetimes.items()])
     place = dict(zip(lifetimes, offsets))
     pending: list[tuple[Buffer, bool]] = []
@@ -405,9 +424,22 @@ def place_steps(
                 step.bytes,
                 step.loop(tuple(refs)) if step.loop is not None else None,
                 step.work,
+                step.halo and step.arguments[0] in lasting,
             )
         )
     return launches, place, total
+
+
+def _lasting(steps: list[Step], room: int) -> set[Buffer]:
+    """The buffers with a halo that get memory for ever: as many as there is room for."""
+    found: set[Buffer] = set()
+    buffers = [a for step in steps if step.halo for a in step.arguments if isinstance(a, Buffer)]
+    for buffer in sorted((b for b in buffers if b.space == "arena"), key=lambda b: b.nbytes):
+        room -= buffer.nbytes
+        if room < 0:
+            break
+        found.add(buffer)
+    return found
 
 
 def _finish(
@@ -416,8 +448,9 @@ def _finish(
     steps: list[Step],
     options: CompileOptions,
     parameters: Parameters,
+    halo_bytes: int,
 ) -> Plan:
-    launches, place, total = place_steps(steps, parameters, options.keep_values)
+    launches, place, total = place_steps(steps, parameters, options.keep_values, halo_bytes)
     kept = [
         KeptValue(n, place[b.storage] + b.offset * b.itemsize, tuple(s * b.itemsize for s in b.strides))
         for n, b in buffers.items()
@@ -459,7 +492,7 @@ def launches_text(launches: Iterable[Launch], indent: str = "") -> str:
     lines = []
     for number, launch in enumerate(launches):
         arguments = " ".join(f"{a.space}[{a.number}]+{a.offset}" for a in launch.arguments)
-        wait = "wait" if launch.waits else "    "
+        wait = "once" if launch.once else "wait" if launch.waits else "    "
         name, title = launch.kernel.name, launch.title
         lines.append(f"{indent}{number:4d} {wait} {launch.chunks:3d}x {name} {arguments}  ; {title}")
         if launch.loop is not None:

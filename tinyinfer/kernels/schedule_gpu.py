@@ -41,6 +41,8 @@ class GpuModel:
     compute_units: int = 16
     wave: int = 32
     lanes: int = 4
+    halo_bytes: int = 64 << 20
+    """Launches cost more than memory: so much of it is spent on not writing halos again."""
 
     @property
     def plenty(self) -> int:

@@ -82,6 +82,8 @@ class Launch:
     """Set where the launch runs others repeatedly; `kernel` is then the device's code that does so."""
     work: WorkSizes | None = None
     """Set on devices of work-items, where `chunks` is 1."""
+    once: bool = False
+    """Whether what it writes stays: it may be run before the first run, and never again."""
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,14 @@ class OpenclExecutable:
         self._arena_bytes = plan.arena_bytes
         self._context, self._queue = context, cl.CommandQueue(context)
         program = build_program(context, capabilities, plan.launches, cache)
-        self._launches = bind_launches(plan.launches, program)
+        self._launches = bind_launches([x for x in plan.launches if not x.once], program)
         self._memory: DeviceMemory | None = DeviceMemory(
             context, self._queue, capabilities, plan.arena_bytes, plan.parameters
         )
+        scope = Scope(self._memory.arena, self._memory.parameters, [], [])
+        for launch in bind_launches([x for x in plan.launches if x.once], program):
+            launch.run(self._queue, scope)
+        self._queue.finish()
         self._staging: dict[tuple[str, int], Any] = {}
         self._lock = threading.Lock()
 

@@ -33,7 +33,8 @@ class Scope:
 
 
 class KernelLaunch:
-    """A kernel and its arguments; those that did not change since the last launch are not set again."""
+    """A kernel and its arguments. The arena and parameters stay where they are; other arguments are set again
+    where they have moved since the last launch."""
 
     def __init__(self, launch: Launch, program: Any):
         assert launch.work is not None
@@ -41,6 +42,8 @@ class KernelLaunch:
         self.kernel = opencl().Kernel(program, launch.kernel.name)
         self.total, self.group = launch.work.total, launch.work.group
         self.bound: list[Place | None] = [None] * len(launch.arguments)
+        self.unbound = list(enumerate(launch.arguments))
+        self.moving = [(i, ref) for i, ref in self.unbound if ref.space in ("input", "output")]
         self._enqueue = opencl().enqueue_nd_range_kernel
 
     def run(self, queue: pyopencl.CommandQueue, scope: Scope) -> Any:
@@ -49,13 +52,14 @@ class KernelLaunch:
         return self._enqueue(queue, self.kernel, self.total, self.group)
 
     def bind(self, scope: Scope) -> None:
-        for number, ref in enumerate(self.launch.arguments):
+        for number, ref in self.unbound:
             place, last = scope.place(ref), self.bound[number]
             if last is None or place.buffer is not last.buffer:
                 self.kernel.set_arg(2 * number, place.buffer)
             if last is None or place.offset != last.offset:
                 self.kernel.set_arg(2 * number + 1, np.uint64(place.offset))
             self.bound[number] = place
+        self.unbound = self.moving
 
 
 class HostLoop:
