@@ -47,7 +47,7 @@ class OpenclExecutable:
         self._arena_bytes = plan.arena_bytes
         self._context, self._queue = context, cl.CommandQueue(context)
         program = build_program(context, capabilities, plan.launches, cache)
-        self._launches = bind_launches([x for x in plan.launches if not x.once], program)
+        self.launches = bind_launches([x for x in plan.launches if not x.once], program)
         self._memory: DeviceMemory | None = DeviceMemory(
             context, self._queue, capabilities, plan.arena_bytes, plan.parameters
         )
@@ -72,7 +72,7 @@ class OpenclExecutable:
         of the host."""
         cl = opencl()
         queue = cl.CommandQueue(self._context, properties=cl.command_queue_properties.PROFILING_ENABLE)
-        times: list[list[float]] = [[] for _ in self._launches]
+        times: list[list[float]] = [[] for _ in self.launches]
         with self._lock:
             for _ in range(max(1, runs)):
                 self._run(feeds, queue, times)
@@ -84,7 +84,7 @@ class OpenclExecutable:
                 x.launch.flops,
                 x.launch.bytes,
             )
-            for x, seconds in zip(self._launches, times)
+            for x, seconds in zip(self.launches, times)
         ]
 
     def kept_values(self) -> list[tuple[Node, np.ndarray]]:
@@ -110,7 +110,7 @@ class OpenclExecutable:
         """Give up the device's memory; later runs raise RuntimeError."""
         with self._lock:
             self._memory = None
-            self._launches = []
+            self.launches = []
             self._staging.clear()
 
     # ---- one run
@@ -133,7 +133,7 @@ class OpenclExecutable:
         outputs = [self._output(memory, i, result) for i, result in enumerate(results)]
         scope = Scope(memory.arena, memory.parameters, inputs, outputs)
         if times is None:
-            for launch in self._launches:
+            for launch in self.launches:
                 launch.run(queue, scope)
         else:
             self._timed(queue, scope, times)
@@ -142,7 +142,7 @@ class OpenclExecutable:
 
     def _timed(self, queue: pyopencl.CommandQueue, scope: Scope, times: list[list[float]]) -> None:
         events: list[tuple[int, Any]] = []
-        for number, launch in enumerate(self._launches):
+        for number, launch in enumerate(self.launches):
             if isinstance(launch, KernelLaunch):
                 events.append((number, launch.run(queue, scope)))
                 continue
