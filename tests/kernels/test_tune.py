@@ -152,6 +152,7 @@ def test_the_most_work_first_as_far_as_time_reaches():
         {"schedules": {"a": {"vectors": "2"}}},
         {"schedules": {"a": {"vectors": 1.5}}},
         {"machine": 4, "schedules": {}},
+        {"machine": "\ud800"},
     ],
     ids=str,
 )
