@@ -208,14 +208,14 @@ def test_what_is_wrong_with_a_bundle(folder: Path, runner: Path, real_sections: 
     assert said(b"x" * 100) == "no bundle: it does not begin as one"
     assert said(good[:50]) == "no bundle: it has 50 bytes, and a header alone has 64"
     assert said(good[:-1]) == f"cut or grown: it has {len(good) - 1} bytes, not {len(good)}"
-    newer = "version 2.0 of the bundle format, and this runtime reads version 1"
+    newer = "version 2.0 of the format, and this runtime reads version 1"
     assert said(with_header(good, 8, "<H", 2)) == newer
     assert said(good[:100] + b"\xff" + good[101:]) == "damaged: its header or table of contents was changed"
     changed = bytearray(good)
     changed[-1] ^= 1
     assert said(bytes(changed)) == "damaged: section 6 (PROV) was changed"
     assert said(bundle([*sections, Section("NEXT", b"?")])) == (
-        "section 7 is a NEXT, which this runtime neither knows nor may skip"
+        "section 7 is a NEXT, which this runtime cannot skip"
     )
     assert said(bundle(sections[1:])) == "the manifest is not the first section"
     assert said(bundle([*sections, sections[5]])) == "section 7: a second GOLD"

@@ -55,6 +55,13 @@ def test_a_stripped_object_has_at_most_64_kib(machine: Machine, tmp_path: Path):
     assert made.stat().st_size <= 64 << 10
 
 
+def test_both_files_have_at_most_1500_lines():
+    lines = [
+        line for name in ("tinyinfer.h", "tinyinfer.c") for line in (RUNTIME / name).read_text().splitlines()
+    ]
+    assert len(lines) <= 1500 and max(map(len, lines)) <= 120
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda m: m.architecture)
 def test_a_bundle_runs(machine: Machine, threads: int, tmp_path: Path):

@@ -26,9 +26,7 @@ extern "C" {
 #ifndef TI_API
 #define TI_API
 #endif
-
 #define TI_VERSION_MAJOR 1 /* of the bundle format */
-
 typedef enum {
   TI_OK,
   TI_ERROR_FILE,      /* the file cannot be read or mapped */
@@ -42,11 +40,9 @@ typedef enum {
   TI_ERROR_LIMIT,     /* a loop made more iterations than allowed */
   TI_ERROR_VERIFY     /* a golden vector failed */
 } ti_code;
-
 /* What went wrong, in one line that begins with the name of the bundle; empty where nothing did. */
 typedef struct { ti_code code; char text[508]; } ti_error;
 TI_API const char *ti_error_text(const ti_error *error);
-
 /* Element types have ONNX's numbers. Those narrower than a byte take a byte an element. */
 typedef enum {
   TI_FLOAT32 = 1, TI_UINT8, TI_INT8, TI_UINT16, TI_INT16, TI_INT32, TI_INT64, TI_BOOL = 9, TI_FLOAT16, TI_FLOAT64,
@@ -55,7 +51,6 @@ typedef enum {
 } ti_type;
 TI_API const char *ti_type_name(ti_type type); /* "float32"; "unknown" for other numbers */
 TI_API size_t ti_type_bytes(ti_type type);     /* of an element; 0 for other numbers */
-
 /* An input or output: row-major, `bytes` in all. */
 typedef struct {
   const char *name;
@@ -64,7 +59,6 @@ typedef struct {
   const int64_t *dims;
   size_t elements, bytes;
 } ti_value;
-
 /* Zero-initialise for the defaults. */
 typedef struct {
   unsigned threads;             /* that run the model, the caller's among them; 0: one a core. At most 256 */
@@ -78,7 +72,6 @@ typedef struct {
 } ti_options;
 typedef struct ti_model ti_model;
 typedef struct ti_context ti_context;
-
 /* Opens a bundle, or returns NULL and says why. `options` and `error` may be NULL. Nothing of `options` but `code` has
  * to outlive the call; the bytes given to ti_open_memory have to, unchanged, and begin at a multiple of 64 (weights
  * are used where they lie). */
@@ -96,19 +89,15 @@ TI_API size_t ti_expanded_bytes(const ti_model *model); /* memory of the tensors
 TI_API const char *ti_target(const ti_model *model);
 TI_API const char *ti_manifest(const ti_model *model, size_t *size); /* JSON, not terminated */
 TI_API void ti_machine(char *text, size_t size);                     /* "x86_64 with x86-64-v3, AVX-VNNI" */
-
 /* Runs the model: inputs and outputs in the bundle's order, aligned as their elements are, no output overlapping
  * anything. `arena` is ti_arena_bytes at a multiple of 64, or NULL for one that the model keeps. One run at a time:
  * threads that run a model at once need a context each. Subnormal numbers count as zero meanwhile. */
 TI_API ti_code ti_run(ti_model *model, const void *const *inputs, void *const *outputs, void *arena, ti_error *error);
-
-/* A further context of a model, with an arena and `threads` threads of its own (0: as the model's). Contexts are closed
- * before their model. */
+/* A further context, with an arena and `threads` threads of its own (0: as the model's); closed before its model. */
 TI_API ti_context *ti_context_open(ti_model *model, unsigned threads, ti_error *error);
 TI_API ti_code ti_context_run(ti_context *context, const void *const *inputs, void *const *outputs, void *arena,
                               ti_error *error);
 TI_API void ti_context_close(ti_context *context);
-
 /* One output of one golden vector. `share` is the largest of error / tolerance, at most 1 in a pass, and reached at
  * `worst_element`, where the values are `got` and `wanted`. */
 typedef struct {
@@ -117,10 +106,8 @@ typedef struct {
   uint64_t compared, failed, worst_element;
   double worst_error, share, got, wanted, absolute, relative;
 } ti_report;
-
 /* Runs the golden vectors. TI_OK where all pass; `report` (may be NULL) is called for each output of each vector. */
 TI_API ti_code ti_verify(ti_model *model, void (*report)(void *user, const ti_report *r), void *user, ti_error *error);
-
 #ifdef __cplusplus
 }
 #endif
