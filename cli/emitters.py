@@ -166,11 +166,55 @@ def emit_library(request: Request, kind: str) -> None:
     request.print(facts, [*written, *lines])
 
 
+def emit_wasm(request: Request) -> None:
+    """A folder with a WebAssembly module and a JavaScript module around it."""
+    from tinyinfer.backends.cpu.cache import KernelCache
+    from tinyinfer.backends.cpu.device import CpuDevice
+    from tinyinfer.backends.cpu.target import named_target
+    from tinyinfer.backends.cpu.threads import default_threads
+    from tinyinfer.bundle.source import read_source
+    from tinyinfer.config import cache_directory
+    from tinyinfer.emit.c_names import identifier
+    from tinyinfer.emit.wasm import emit_wasm as modules
+    from tinyinfer.frontend.onnx import load_model
+
+    request.refuse("wasm", "--c-weights", "--c-arena", "--c-machine", "--cc", "--device", "--input")
+    request.refuse("wasm", "--no-golden", "--sign", "--stored-weights", "--tune", "--tune-from")
+    place = Path(request.output if request.output is not None else f"{request.stem}_wasm")
+    if place.exists() and not place.is_dir():
+        raise BadInput(f"{place}: is no directory")
+    _check_parent(place)
+    request.tell("reading the model")
+    options, target = request.options, named_target("wasm32")
+    source = read_source(load_model(request.model), options.shapes, options.values)
+    with source.model.limits.spending():
+        plan = CpuDevice().plan(source.graph, options.compile_options, target)
+        options.check_memory(target.name, plan)
+        notes = [note for note in (source.describe_assumed(),) if note]
+        files = modules(
+            plan,
+            target,
+            identifier(request.stem, "model"),
+            "; ".join([os.path.basename(request.model), *notes]),
+            source.values,
+            options.threads or default_threads(),
+            KernelCache(cache_directory()),
+            lambda done, total: request.tell(f"kernel {done} of {total}"),
+        )
+    _write_folder(place, files)
+    request.tell("")
+    sizes = {name: len(content) for name, content in files.items()}
+    facts = {"folder": str(place), "files": sizes, "peak_bytes": plan.peak_bytes, "notes": notes}
+    written = [f"{place / name}: {bytes_text(size)}" for name, size in sizes.items()]
+    request.print(facts, [*written, *notes, f"{bytes_text(plan.peak_bytes)} at peak"])
+
+
 EMITTERS: dict[str, Callable[[Request], None]] = {
     "bundle": emit_bundle,
     "c": emit_c,
     "so": partial(emit_library, kind="so"),
     "obj": partial(emit_library, kind="obj"),
+    "wasm": emit_wasm,
 }
 """By the name that `--emit` takes; the first one is the default."""
 

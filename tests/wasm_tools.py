@@ -27,8 +27,8 @@ from tinyinfer.runtime.plan import KernelSource, Plan
 SCRIPT = Path(__file__).parent / "bundle" / "check_bundles_node.mjs"
 LOADER = Path(tinyinfer.__file__).parent / "bundle" / "js" / "tinyinfer.mjs"
 BATCH = 40
-"""Bundles that one process opens: each keeps 10 GB of address space until it is collected, and Node 20 may wait
-for the collection for ever where it runs out of that."""
+"""Bundles that one process opens: each keeps 10 GB of address space until it is collected, and Node 20 may
+wait for that for ever where it runs out of it."""
 WASM32 = named_target("wasm32")
 
 

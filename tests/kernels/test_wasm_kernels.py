@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compiled import assert_close, graph_of, plan_of
+from loop_graphs import counted, recurrent
 from random_graphs import GENERATORS, case
 from wasm_tools import WASM32, Cases, bundle_of, outputs_of
 
 from tinyinfer.backends.cpu.compile import assembly
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
-from tinyinfer.ir.loop import BodyResults, loop
-from tinyinfer.ir.node import Graph, Node
+from tinyinfer.ir.node import Graph
 from tinyinfer.ir.oracle import evaluate
 from tinyinfer.ir.passes import optimize
 
@@ -52,46 +52,16 @@ def test_random_graphs(name: str, tmp_path: Path):
     check_all(jobs, tmp_path)
 
 
-def _recurrent(backwards: bool) -> Graph:
-    weights = build.constant((np.random.default_rng(5).normal(size=(7, 7)) / 7).astype(np.float32))
-    x, start = build.input_node("x", (9, 2, 7), "float32"), build.input_node("start", (2, 7), "float32")
-
-    def body(number: Node, carried: list[Node], rows: list[Node]) -> BodyResults:
-        state = elementwise("TANH", elementwise("ADD", rows[0], build.matmul(carried[0], weights)))
-        return BodyResults([state], [state, carried[0]])
-
-    made = loop(body, [start], 9, [(x, backwards)], lambda i: backwards)
-    outputs = {"y": made.stacked[0], "before": made.stacked[1], "last": made.final[0], "n": made.done}
-    return Graph({"start": start, "x": x}, outputs)
-
-
-def _counted() -> Graph:
-    """Adds the iteration's number; another loop inside doubles as often as the iteration's number says."""
-    count, start = build.input_node("count", (), "int64"), build.input_node("start", (3,), "float32")
-
-    def double(number: Node, carried: list[Node], rows: list[Node]) -> BodyResults:
-        return BodyResults([elementwise("ADD", carried[0], carried[0])])
-
-    def body(number: Node, carried: list[Node], rows: list[Node]) -> BodyResults:
-        inner = loop(double, [carried[0]], 4, count=number).final[0]
-        total = elementwise("ADD", inner, build.expand(build.cast(number, "float32"), (3,)))
-        return BodyResults([total], [carried[0]])
-
-    made = loop(body, [start], 6, count=count)
-    outputs = {"last": made.final[0], "n": made.done, "y": made.stacked[0]}
-    return Graph({"count": count, "start": start}, outputs)
-
-
 def test_loops(tmp_path: Path):
     random = np.random.default_rng(2)
     jobs: dict[str, Job] = {}
     for backwards in (False, True):
         feeds = {"x": random.normal(size=(9, 2, 7)), "start": random.normal(size=(2, 7))}
         given = {name: array.astype(np.float32) for name, array in feeds.items()}
-        jobs[f"recurrent {backwards}"] = _recurrent(backwards), given, 1.0, 4.0
+        jobs[f"recurrent {backwards}"] = recurrent(backwards), given, 1.0, 4.0
     for count in (-1, 0, 3, 9):
         feeds = {"count": np.array(count), "start": np.ones(3, np.float32)}
-        jobs[f"counted {count}"] = _counted(), feeds, None, 1.0
+        jobs[f"counted {count}"] = counted(), feeds, None, 1.0
     check_all(jobs, tmp_path)
 
 
