@@ -116,7 +116,8 @@ class Model {
       const right = given instanceof globalThis[array];
       if (!right) throw new TypeError(`input ${name} has to be a ${array}`);
       if (given.byteLength !== bytes) {
-        throw new RangeError(`input ${name} has ${bytes / given.BYTES_PER_ELEMENT} numbers, not ${given.length}`);
+        const wanted = bytes / given.BYTES_PER_ELEMENT;
+        throw new RangeError(`input ${name} has ${wanted} numbers, not ${given.length}`);
       }
       const content = new Uint8Array(given.buffer, given.byteOffset, bytes);
       if (fixed && content.some((x, i) => x !== place[i])) {
@@ -146,7 +147,8 @@ def emit_wasm(
     """`NAME.wasm` and `NAME.mjs` of a plan that was made for a wasm32 `target`.
 
     `about` is a line for the head of the JavaScript module; `values` are the inputs that may have one value
-    only. Raises KernelCompileError and LinkError naming the kernel, and Fail where 4 GiB of memory are too few.
+    only. Raises KernelCompileError and LinkError naming the kernel, and Fail where 4 GiB of memory are not
+    enough.
     """
     sources = {source.key: source for source in called_kernels(plan.launches)}
     kernels = {key: number for number, key in enumerate(sources)}
