@@ -9,6 +9,7 @@ from opencl_runs import MODELS, check, run
 from random_graphs import DTYPES, FLOATS, GENERATORS, Case, case
 from test_c_kernels import bitcasts, casts, operations, scatters
 
+from tinyinfer.backends.clike import expression
 from tinyinfer.ir import build
 from tinyinfer.ir.ops import ELEMENTWISE
 
@@ -120,3 +121,10 @@ def test_long_sums_are_split(rows, k, opencl):
     feeds = {"x": rng.standard_normal(x.shape).astype(np.float32)}
     for model in MODELS.values():
         check(Case([y], feeds, scale=4.0 * k), opencl, model)
+
+
+@pytest.mark.parametrize("name", ["convolution", "rows", "views", "gathers", "concats"])
+def test_indices_beyond_32_bits(name, opencl, monkeypatch):
+    """Buffers that large do not fit in tests: a lower limit makes all counters long."""
+    monkeypatch.setattr(expression, "INT32_LIMIT", 16)
+    check_seeds(name, opencl, range(300, 303))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,16 +59,23 @@ def build_program(
     kept = cache.get(key) if cache is not None else None
     if kept is not None:
         try:
-            return cl.Program(context, [device], [kept]).build(options)
+            return _built(cl.Program(context, [device], [kept]), options)
         except cl.Error:
             pass  # a driver may refuse what an earlier one of the same version made
     try:
-        program = cl.Program(context, text).build(options, cache_dir=False)
+        program = _built(cl.Program(context, text), options)
     except cl.RuntimeError as error:
         raise ProgramError(_explained(str(error), text, launches, capabilities)) from None
     if cache is not None:
         cache.put(key, program.get_info(cl.program_info.BINARIES)[0])
     return program
+
+
+def _built(program: Any, options: list[str]) -> Any:
+    """A program after it was built, without what the compiler had to say of one that it took."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", opencl().CompilerWarning)
+        return program.build(options, cache_dir=False)
 
 
 def _key(device: pyopencl.Device, options: list[str], text: str) -> str:
