@@ -45,8 +45,7 @@ class Tuning:
             for key, fields in (schedules if isinstance(schedules, dict) else {}).items()
             if isinstance(fields, dict) and all(isinstance(v, int) for v in fields.values())
         }
-        named = isinstance(machine, str) and machine.isascii()
-        return cls.make(machine if named else "", good)
+        return cls.make(machine if isinstance(machine, str) and machine.isascii() else "", good)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for JSON."""
