@@ -17,8 +17,8 @@ from cli.errors import BadInput
 from cli.report import bytes_text, print_json
 
 if TYPE_CHECKING:
-    from tinyinfer.backends.cpu.target import CpuTarget
     from tinyinfer.bundle.build import BuildOptions, BuildReport
+    from tinyinfer.bundle.targets import Target
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,8 @@ def emit_library(request: Request, kind: str) -> None:
         raise BadInput(
             f"--device: a library is made for one architecture, not for {architecture} and {others[0]}"
         )
+    if architecture == "opencl":
+        raise BadInput("--device: a library holds code for processors, and OPENCL is none")
     find_c_compiler(architecture, request.cc)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "model.tinf"
@@ -228,7 +230,7 @@ def _file(request: Request, default: str) -> Path:
     return place
 
 
-def _targets(request: Request) -> list[CpuTarget]:
+def _targets(request: Request) -> list[Target]:
     from tinyinfer.bundle.targets import find_targets
 
     try:

@@ -32,7 +32,8 @@ from cli.options import json_option, parse_shape, parse_size, verbose_option
     multiple=True,
     metavar="NAME",
     help="Target, best first (repeatable): CPU (this machine's level and a portable one), cpu:LEVEL as"
-    " cpu:x86_64-v3, or cpu:ARCHITECTURE:CPU as cpu:aarch64:cortex-a76 [default: CPU].",
+    " cpu:x86_64-v3, cpu:ARCHITECTURE:CPU as cpu:aarch64:cortex-a76, OPENCL (any such device), or opencl:0"
+    " (cut for that one) [default: CPU].",
 )
 @click.option(
     "--shape",

@@ -10,6 +10,7 @@ import click
 from cli.errors import BadInput, reports_errors
 from cli.options import json_option, verbose_option
 from cli.report import print_json, table
+from tinyinfer.errors import TinyInferError
 
 if TYPE_CHECKING:
     from tinyinfer.bundle.verify import VerifyReport
@@ -27,13 +28,26 @@ if TYPE_CHECKING:
 )
 @click.option("--require-signature", is_flag=True, help="Refuse a bundle that nobody signed.")
 @click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="NAME",
+    help="Where to run it, best first (repeatable): CPU, OPENCL or opencl:0 [default: CPU].",
+)
+@click.option(
     "--threads", type=click.IntRange(min=0), default=0, show_default=True, help="Threads; 0 takes all cores."
 )
 @json_option
 @verbose_option
 @reports_errors
 def command(
-    bundle: str, keys: tuple[str, ...], require_signature: bool, threads: int, as_json: bool, verbose: int
+    bundle: str,
+    keys: tuple[str, ...],
+    require_signature: bool,
+    devices: tuple[str, ...],
+    threads: int,
+    as_json: bool,
+    verbose: int,
 ) -> None:
     """Replay a bundle's golden vectors on this machine. Exit code 1 if an output is out of tolerance."""
     from tinyinfer.bundle.recognise import is_bundle
@@ -41,7 +55,12 @@ def command(
 
     if os.path.isfile(bundle) and not is_bundle(bundle):
         raise BadInput(f"{bundle}: not a bundle (tinyinfer compile makes one of a model)")
-    report = verify_bundle(bundle, keys, require_signature, threads)
+    try:
+        report = verify_bundle(bundle, keys, require_signature, threads, devices)
+    except ValueError as error:
+        if isinstance(error, TinyInferError):
+            raise
+        raise BadInput(f"--device: {error}") from None
     if as_json:
         print_json({"file": bundle, **report.as_dict()})
     else:

@@ -13,7 +13,7 @@ from tinyinfer import GraphOptimizationLevel, InferenceSession, Limits, SessionO
 from tinyinfer.bundle.build import BuildOptions, build_bundle
 from tinyinfer.bundle.container import LARGE_BYTES, Container
 from tinyinfer.bundle.describe import describe_bundle
-from tinyinfer.bundle.load import NoTarget
+from tinyinfer.bundle.devices import NoTarget
 from tinyinfer.bundle.recognise import is_bundle
 from tinyinfer.bundle.targets import find_targets
 from tinyinfer.bundle.verify import verify_bundle
@@ -83,7 +83,7 @@ def test_devices_and_options(path):
     assert InferenceSession(path, providers=["CUDAExecutionProvider", "CPUExecutionProvider"]).run(
         None, {"x": X}
     )
-    with pytest.raises(ValueError, match="runs on the CPU"):
+    with pytest.raises(ValueError, match="run on the CPU"):
         InferenceSession(path, providers=["REFERENCE"])
     with pytest.raises(ValueError, match="unknown device"):
         InferenceSession(path, providers=["TOASTER"])

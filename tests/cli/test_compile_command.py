@@ -234,5 +234,5 @@ def test_other_commands_take_bundles(bundle):
     assert_refused(call("inspect", "affine.onnx", "--target", "x86_64-v3"), "no bundle")
     assert_refused(call("run", bundle, "--shape", "x:2x3"), "compiled for x [1, 3]")
     assert_refused(call("run", bundle, "--unfused"), "compiled already")
-    assert_refused(call("run", bundle, "--device", "REFERENCE"), "runs on the CPU")
+    assert_refused(call("run", bundle, "--device", "REFERENCE"), "run on the CPU")
     assert_refused(call("explain", bundle), "no graph")

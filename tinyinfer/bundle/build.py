@@ -13,18 +13,22 @@ import numpy as np
 from tinyinfer.backends.cpu.cache import KernelCache
 from tinyinfer.backends.cpu.compile import compile_image
 from tinyinfer.backends.cpu.device import CpuDevice
-from tinyinfer.backends.cpu.image import CodeImage
+from tinyinfer.backends.cpu.features import Needs
 from tinyinfer.backends.cpu.machine import choose
 from tinyinfer.backends.cpu.target import CpuTarget
 from tinyinfer.backends.cpu.threads import default_threads
-from tinyinfer.bundle.container import Section, Signer, save_bundle, write_bundle
+from tinyinfer.backends.opencl.target import OpenclTarget, plan_for, program_source
+from tinyinfer.backends.registry import unavailable_reason
+from tinyinfer.bundle.container import Container, Section, Signer, save_bundle, write_bundle
+from tinyinfer.bundle.devices import NoTarget, OpenclTargetDevice
 from tinyinfer.bundle.golden import write_golden
 from tinyinfer.bundle.load import BundleModel
 from tinyinfer.bundle.manifest import TargetReport, canonical_json, make_manifest
-from tinyinfer.bundle.plan_section import PlanSection, write_plan
+from tinyinfer.bundle.plan_section import PlanSection, ProgramNeeds, write_plan
 from tinyinfer.bundle.provenance import write_provenance
 from tinyinfer.bundle.recognise import is_bundle
 from tinyinfer.bundle.source import Source, read_source
+from tinyinfer.bundle.targets import Target
 from tinyinfer.bundle.tuned import TuneOptions, find_tunings, write_tunings
 from tinyinfer.bundle.vectors import OutputError, Runner, make_vectors
 from tinyinfer.bundle.weights import WeightStore
@@ -95,17 +99,31 @@ class BuildReport:
 
 
 @dataclass
-class _Built:
-    target: CpuTarget
+class _Code:
+    """A target's plan and what `CODE` holds of it; `entries` as `PlanSection.offsets`."""
+
+    needs: Needs
     plan: Plan
-    image: CodeImage
+    code: bytes
+    entries: Mapping[str, int]
+    program: ProgramNeeds | None = None
+
+
+@dataclass
+class _Built:
+    target: Target
+    code: _Code
     section: bytes
     report: TargetReport
+
+    @property
+    def plan(self) -> Plan:
+        return self.code.plan
 
 
 def build_bundle(
     model: Any,
-    targets: Sequence[CpuTarget],
+    targets: Sequence[Target],
     path: str | os.PathLike[str],
     options: BuildOptions = BuildOptions(),
     tell: Tell = lambda line: None,
@@ -128,7 +146,8 @@ def build_bundle(
     source = read_source(load_model(model), options.shapes, options.values)
     _check_inputs(source, options)
     store = WeightStore("expanded" if options.expanded_weights else "compact")
-    tunings, notes = find_tunings(source.graph, targets, options.tune, options.compile_options, tell)
+    processors = [target for target in targets if isinstance(target, CpuTarget)]
+    tunings, notes = find_tunings(source.graph, processors, options.tune, options.compile_options, tell)
     built = [
         _build_target(source, target, store, options, tunings.get(target.name, Tuning()), tell)
         for target in targets
@@ -143,13 +162,14 @@ def build_bundle(
     ]
     for group, item in enumerate(built, 1):
         sections.append(Section("PLAN", item.section, group, item.target.name))
-        sections.append(Section("CODE", item.image.code, group, item.target.name))
+        sections.append(Section("CODE", item.code.code, group, item.target.name))
     errors: list[OutputError] = []
     if options.golden:
         tell("computing golden vectors")
         vectors, errors = make_vectors(source, options.inputs, _runners(sections, source, built, options))
         sections.append(Section("GOLD", write_golden(vectors)))
-    size = save_bundle(path, sections, options.signer)
+    minor = 1 if len(processors) < len(targets) else 0
+    size = save_bundle(path, sections, options.signer, minor)
     sizes: Counter[str] = Counter()
     for section in sections:
         parts = section.data if isinstance(section.data, list) else [section.data]
@@ -176,7 +196,7 @@ def _check_inputs(source: Source, options: BuildOptions) -> None:
 
 def _build_target(
     source: Source,
-    target: CpuTarget,
+    target: Target,
     store: WeightStore,
     options: BuildOptions,
     tuning: Tuning,
@@ -185,35 +205,61 @@ def _build_target(
     """Plan, code and the report of one target; its weights go into `store`."""
     tell(f"{target.name}: planning")
     with source.model.limits.spending():
-        plan = CpuDevice().plan(source.graph, replace(options.compile_options, tuning=tuning), target)
-        options.check_memory(f"target {target.name}", plan)
-        image = compile_image(
-            plan,
-            target,
-            options.threads or default_threads(),
-            KernelCache(cache_directory()),
-            lambda done, total: tell(f"{target.name}: kernel {done} of {total}"),
-        )
+        if isinstance(target, OpenclTarget):
+            made = _opencl_code(source, target, options)
+        else:
+            made = _machine_code(source, target, options, tuning, tell)
+    plan = made.plan
     tensors = [store.add(parameter) for parameter in plan.parameters]
     fixed = {}
     for number, name in enumerate(source.graph.inputs):
         if name in source.values:
             fixed[number] = len(tensors)
             tensors.append(store.add(source.values[name]))
-    needs = target.needs
     section = PlanSection(
-        target.architecture, target.pointer_bytes, needs.features, plan, tensors, image.entries, fixed
+        target.architecture,
+        target.pointer_bytes,
+        made.needs.features,
+        plan,
+        tensors,
+        made.entries,
+        fixed,
+        made.program,
     )
     report = TargetReport(
         target.name,
         plan.peak_bytes,
         plan.arena_bytes,
         plan.peak_bytes - plan.arena_bytes,
-        len(image.code),
+        len(made.code),
         len(plan.launches),
-        choose([needs])[0] is not None,
+        made.needs.features,
+        choose([made.needs])[0] is not None,
     )
-    return _Built(target, plan, image, write_plan(section), report)
+    return _Built(target, made, write_plan(section), report)
+
+
+def _machine_code(
+    source: Source, target: CpuTarget, options: BuildOptions, tuning: Tuning, tell: Tell
+) -> _Code:
+    plan = CpuDevice().plan(source.graph, replace(options.compile_options, tuning=tuning), target)
+    options.check_memory(f"target {target.name}", plan)
+    image = compile_image(
+        plan,
+        target,
+        options.threads or default_threads(),
+        KernelCache(cache_directory()),
+        lambda done, total: tell(f"{target.name}: kernel {done} of {total}"),
+    )
+    return _Code(target.needs, plan, image.code, image.entries)
+
+
+def _opencl_code(source: Source, target: OpenclTarget, options: BuildOptions) -> _Code:
+    plan = plan_for(source.graph, options.compile_options, target)
+    options.check_memory(f"target {target.name}", plan)
+    program = program_source(plan, target)
+    needs = ProgramNeeds(program.options, program.local_bytes, program.largest_group)
+    return _Code(program.needs, plan, program.text, program.entries, needs)
 
 
 def _bytes(spec: TensorSpec) -> int:
@@ -227,10 +273,24 @@ def _runners(
     the code of a session here."""
     runners: dict[str, Runner] = {}
     for group, item in enumerate(built, 1):
+        alone = write_bundle([s for s in sections if s.group in (0, group)])
         if item.report.replayed:
-            alone = write_bundle([s for s in sections if s.group in (0, group)])
             runners[item.target.name] = BundleModel(alone).executable(options.threads).run
-    if not runners:
+        elif isinstance(item.target, OpenclTarget) and (device := _opencl_device(alone, item.target)):
+            runners[item.target.name] = BundleModel(alone, devices=[device]).executable().run
+            item.report.replayed = True
+    if not any(isinstance(item.target, CpuTarget) and item.report.replayed for item in built):
         here = CpuDevice().compile(source.graph, options.compile_options, options.threads)
         runners["this machine"] = here.run
     return runners
+
+
+def _opencl_device(alone: bytes, target: OpenclTarget) -> str:
+    """The name of a device here that can run the bundle's only target; "" for none."""
+    name = f"OPENCL:{target.device}" if target.device else "OPENCL"
+    if unavailable_reason(name) is not None:
+        return ""
+    try:
+        return OpenclTargetDevice(Container.open(alone), name).name
+    except NoTarget:
+        return ""

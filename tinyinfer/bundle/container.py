@@ -30,7 +30,7 @@ import numpy as np
 from tinyinfer.errors import InvalidBundle, NoSuchFile
 
 MAGIC = b"\x89TINF\r\n\x1a"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 HEADER = struct.Struct("<8sHHIQQ32s")
 ENTRY = struct.Struct("<4sIQQII32s32s")
 HASHED_HEADER_BYTES = 32
@@ -126,18 +126,19 @@ def signed_digest(header: bytes, entries: Iterable[bytes]) -> bytes:
 # ---- writing
 
 
-def write_bundle(sections: Iterable[Section], signer: Signer | None = None) -> bytes:
+def write_bundle(sections: Iterable[Section], signer: Signer | None = None, minor: int = 0) -> bytes:
     """The bytes of a bundle: the same ones for the same sections, which may come in any order but that of the
-    targets, whose best is first. ValueError where they break the format's rules."""
-    return b"".join(bytes(part) for part in _file_parts(list(sections), signer))
+    targets, whose best is first. `minor` is the version whose readers know all of them. ValueError where they
+    break the format's rules."""
+    return b"".join(bytes(part) for part in _file_parts(list(sections), signer, minor))
 
 
 def save_bundle(
-    path: str | os.PathLike[str], sections: Iterable[Section], signer: Signer | None = None
+    path: str | os.PathLike[str], sections: Iterable[Section], signer: Signer | None = None, minor: int = 0
 ) -> int:
     """As `write_bundle`, to a file; returns its size. The file appears whole and under its name at once, in
     place of what was there, or not at all."""
-    parts = _file_parts(list(sections), signer)
+    parts = _file_parts(list(sections), signer, minor)
     target = os.path.abspath(os.fspath(path))
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}.part")
@@ -154,7 +155,7 @@ def save_bundle(
     return size
 
 
-def _file_parts(sections: list[Section], signer: Signer | None) -> list[Buffer]:
+def _file_parts(sections: list[Section], signer: Signer | None, minor: int) -> list[Buffer]:
     """The file, in pieces that follow each other."""
     if signer is not None:
         sections = [*sections, Section("SIGN", bytes(SIGNATURE_BYTES))]
@@ -177,7 +178,7 @@ def _file_parts(sections: list[Section], signer: Signer | None) -> list[Buffer]:
         _check_entries("the bundle", entries, position)
     except InvalidBundle as error:
         raise ValueError(str(error)) from None
-    head = HEADER.pack(MAGIC, MAJOR, MINOR, len(entries), position, 0, bytes(32))
+    head = HEADER.pack(MAGIC, MAJOR, minor, len(entries), position, 0, bytes(32))
     if signer is not None:
         signature = signer(signed_digest(head, map(_pack_entry, entries[:-1])))
         contents[-1] = [memoryview(signature)]

@@ -8,7 +8,7 @@ from typing import Any
 from tinyinfer.backends.cpu.features import feature_names
 from tinyinfer.backends.cpu.machine import choose
 from tinyinfer.bundle.container import Container, Entry
-from tinyinfer.bundle.load import describe_targets
+from tinyinfer.bundle.devices import describe_targets
 from tinyinfer.bundle.manifest import read_json
 from tinyinfer.bundle.plan_reader import read_machine, read_plan
 from tinyinfer.bundle.plan_section import PlanSection, launches_in_order

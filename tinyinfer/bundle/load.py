@@ -1,8 +1,8 @@
 """A bundle as what a session runs. Needs numpy and nothing else: no onnx, no compiler.
 
-The first target in the file that this machine can run is taken. Weights are used where they lie in the mapped
-file, but for those that are expanded; code goes to memory of its own, which then is executable and no longer
-writable.
+The first target in the file that the device can run is taken (`devices`). On the CPU, weights are used where
+they lie in the mapped file, but for those that are expanded; code goes to memory of its own, which then is
+executable and no longer writable.
 """
 
 from __future__ import annotations
@@ -12,18 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyinfer.backends.cpu.driver import ENTRIES
-from tinyinfer.backends.cpu.executable import CpuExecutable
-from tinyinfer.backends.cpu.features import ARCHITECTURES, Needs, feature_names
-from tinyinfer.backends.cpu.image import CodeImage
-from tinyinfer.backends.cpu.loader import map_image
-from tinyinfer.backends.cpu.machine import choose, this_machine
-from tinyinfer.bundle.container import Container, Entry
+from tinyinfer.bundle.container import Container
+from tinyinfer.bundle.devices import BundleDevice, choose_device
 from tinyinfer.bundle.manifest import read_json
-from tinyinfer.bundle.plan_reader import read_machine, read_plan
+from tinyinfer.bundle.plan_reader import read_plan
 from tinyinfer.bundle.plan_section import PlanSection
 from tinyinfer.bundle.weights import Weights
-from tinyinfer.errors import Fail, InvalidArgument, InvalidBundle, NotImplemented
+from tinyinfer.errors import Fail, InvalidArgument, NotImplemented
 from tinyinfer.ir.node import Graph
 from tinyinfer.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.runtime.feeds import FeedCheck, InputSpec
@@ -34,23 +29,20 @@ from tinyinfer.runtime.signature import ModelMetadata, NodeArg, format_shape, nu
 if TYPE_CHECKING:
     import logging
 
-    from tinyinfer.backends.base import Device, LaunchTime
+    from tinyinfer.backends.base import Device, Executable, LaunchTime
 
 KEY = ()
 """The only key: a bundle is compiled for one set of shapes."""
-
-
-class NoTarget(NotImplemented):
-    """A bundle holds no code for this machine."""
 
 
 class BundleModel:
     """`runtime.session_model.SessionModel` for a bundle: a path, or its bytes.
 
     `trusted_keys` are Ed25519 public keys (32 bytes, or files), one of which must have signed it;
-    `require_signature` accepts any valid signature. Raises NoSuchFile, InvalidBundle for what is damaged or
-    not signed as asked, NoTarget where nothing in it runs here, and InvalidArgument for options that no
-    bundle can follow. Damage of large sections is found by `executable`, before anything runs.
+    `require_signature` accepts any valid signature. `devices` are those of `device`. Raises NoSuchFile,
+    InvalidBundle for what is damaged or not signed as asked, NoTarget where nothing in it runs here,
+    ValueError for a device that is unknown or absent, and InvalidArgument for options that no bundle can
+    follow. Damage of large sections is found by `executable`, before anything runs.
     """
 
     def __init__(
@@ -60,6 +52,7 @@ class BundleModel:
         trusted_keys: Sequence[Any] = (),
         require_signature: bool = False,
         limits: Limits | None = None,
+        devices: Sequence[str] = (),
     ):
         _check_options(options)
         self.container = Container.open(
@@ -71,23 +64,9 @@ class BundleModel:
         label = self.container.label
         self.manifest = read_json(f"{label}: MANI", self._data("MANI"))
         self._weights = Weights(self.container)
-        plan_entry = _choose(self.container)
-        self.target = plan_entry.name
-        code = self.container.get("CODE", plan_entry.group)
-        assert code is not None  # the container checked it
-        self._code = self.container.data(code)
-        self.section: PlanSection = read_plan(
-            self.container.data(plan_entry), code.size, self._weights.stored, f"{label}: {plan_entry.title}"
-        )
+        self._limits = limits
+        self._take(self.device(devices))
         plan = self.section.plan
-        _check_memory(label, plan, self.section, limits)
-        plan.parameters = self._weights.load(self.section.tensors)
-        self._fixed = {
-            number: plan.parameters[tensor]
-            .view(numpy_dtype(plan.inputs[number].dtype))
-            .reshape(plan.inputs[number].shape)
-            for number, tensor in self.section.fixed.items()
-        }
         self.inputs = [_node_arg(spec, self._fixed.get(number)) for number, spec in enumerate(plan.inputs)]
         self.outputs = [_node_arg(spec) for spec in plan.outputs]
         self.overridable: list[NodeArg] = []
@@ -98,27 +77,46 @@ class BundleModel:
         self.check: FeedCheck = _BundleFeedCheck(self.specs)
         self.metadata = _metadata(self.manifest)
 
-    def device(self, names: Sequence[str]) -> Device:
-        return _BundleDevice(names)
+    def device(self, names: Sequence[str]) -> BundleDevice:
+        """The first of the devices named that runs a target (none: the CPU). ValueError for a device that is
+        unknown or absent, NoTarget where nothing in the bundle runs on it."""
+        return choose_device(self.container, names)
+
+    def _take(self, device: BundleDevice) -> None:
+        """Read the plan of a device's target."""
+        self._device = device
+        entry, label = device.entry, self.container.label
+        self.target, self.rejected = entry.name, device.rejected
+        code = self.container.get("CODE", entry.group)
+        assert code is not None  # the container checked it
+        self._code = self.container.data(code)
+        self.section: PlanSection = read_plan(
+            self.container.data(entry), code.size, self._weights.stored, f"{label}: {entry.title}"
+        )
+        plan = self.section.plan
+        _check_memory(label, plan, self.section, self._limits)
+        plan.parameters = self._weights.load(self.section.tensors)
+        self._fixed = {
+            number: plan.parameters[tensor]
+            .view(numpy_dtype(plan.inputs[number].dtype))
+            .reshape(plan.inputs[number].shape)
+            for number, tensor in self.section.fixed.items()
+        }
 
     def program(
         self, device: Device, options: SessionOptions, title: str, logger: logging.Logger
     ) -> BundleProgram:
+        assert isinstance(device, BundleDevice)  # `device` made it
+        if (device.name, device.entry) != (self._device.name, self._device.entry):
+            self._take(device)
         executable = self.executable(options.intra_op_num_threads)
         logger.info("%s loaded, target %s", title, self.target)
         return BundleProgram(executable)
 
     def executable(self, threads: int = 0) -> BundleExecutable:
-        """The chosen target, ready to run on `threads` threads (0: all cores)."""
-        offsets = self.section.offsets
-        missing = [name for name in ENTRIES if name not in offsets]
-        if missing:
-            raise InvalidBundle(
-                f"{self.container.label}: target {self.target} lacks the executor's {', '.join(missing)}"
-            )
-        code = map_image(CodeImage(self._code.tobytes(), dict(offsets)))
-        executable = CpuExecutable(self.section.plan, code, threads, copy_parameters=False)
-        self.container.finish()
+        """The chosen target, ready to run on `threads` threads of the CPU (0: all cores)."""
+        label = self.container.label
+        executable = self._device.load(label, self.section, self._code, threads, self.container.finish)
         return BundleExecutable(executable, self._fixed)
 
     def key(self, arrays: Mapping[str, Any]) -> Any:
@@ -150,7 +148,7 @@ class BundleModel:
 class BundleExecutable:
     """`backends.base.Executable` for a bundle: refuses other values of inputs that are fixed."""
 
-    def __init__(self, executable: CpuExecutable, fixed: Mapping[int, np.ndarray]):
+    def __init__(self, executable: Executable, fixed: Mapping[int, np.ndarray]):
         self._executable = executable
         self._fixed = {number: (value, value.tobytes()) for number, value in fixed.items()}
         self.inputs: list[TensorSpec] = executable.inputs
@@ -162,12 +160,12 @@ class BundleExecutable:
             self.run = executable.run  # type: ignore[method-assign]
 
     def run(self, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """As `CpuExecutable.run`; InvalidArgument for a value that the bundle was not made for."""
+        """As `Executable.run`; InvalidArgument for a value that the bundle was not made for."""
         self._check(feeds)
         return self._executable.run(feeds)
 
     def profile(self, feeds: Sequence[np.ndarray], runs: int = 10) -> list[LaunchTime]:
-        """As `CpuExecutable.profile`."""
+        """As `Executable.profile`."""
         self._check(feeds)
         return self._executable.profile(feeds, runs)
 
@@ -221,54 +219,6 @@ class _BundleFeedCheck(FeedCheck):
             raise InvalidArgument(
                 f"{error}; this bundle was compiled for {held} and no other shape"
             ) from None
-
-
-class _BundleDevice:
-    """The CPU, as far as sessions of bundles ask: what is named must include it."""
-
-    name = "CPU"
-
-    def __init__(self, names: Sequence[str]):
-        from tinyinfer.backends.registry import canonical_name, device_names
-
-        for name in names:
-            if canonical_name(name) == self.name:
-                return
-            if canonical_name(name) not in device_names() and not name.endswith("ExecutionProvider"):
-                raise ValueError(f"unknown device {name!r}; a bundle runs on the CPU")
-        if names:
-            raise ValueError(f"none of {', '.join(names)} can be used: a bundle runs on the CPU")
-
-    def available(self) -> str | None:
-        return None
-
-    def compile(self, graph: Graph, options: Any, threads: int) -> Any:
-        raise NotImplemented("a bundle is compiled already")  # noqa: F901
-
-
-def describe_targets(container: Container) -> list[Needs]:
-    """What each target in a bundle needs, best first."""
-    needs = []
-    for entry in container.all("PLAN"):
-        machine = read_machine(container.data(entry), f"{container.label}: {entry.title}")
-        number = ARCHITECTURES.get(machine.architecture, 0)
-        needs.append(Needs(entry.name, number, machine.pointer_bytes, machine.features))
-    return needs
-
-
-def _choose(container: Container) -> Entry:
-    """The plan of the first target that this machine can run."""
-    entries = container.all("PLAN")
-    number, reasons = choose(describe_targets(container))
-    if number is not None:
-        return entries[number]
-    machine = this_machine()
-    offers = ", ".join(feature_names(machine.architecture, machine.features)) or "none that code is made for"
-    held = "; ".join(reasons) or "it holds none"
-    raise NoTarget(
-        f"{container.label}: no target in this bundle runs here: {held}. This machine:"
-        f" {machine.architecture or 'an unknown architecture'} with {offers}"
-    )
 
 
 def _check_options(options: SessionOptions | None) -> None:

@@ -12,16 +12,21 @@ import numpy as np
 from tinyinfer.errors import InvalidBundle
 
 if TYPE_CHECKING:
-    from tinyinfer.backends.cpu.target import CpuTarget
     from tinyinfer.bundle.source import Source
+    from tinyinfer.bundle.targets import Target
 
 NUMERICS = (
     "Outputs agree with the model as evaluated with sums in float64, within the tolerances of the golden"
     " vectors. A target computes the same bits on every machine that it runs on, with any number of threads."
 )
 
+OPENCL_NUMERICS = (
+    " Of OpenCL targets, this holds on one device and driver: division, roots, exp, tanh and others are the"
+    " driver's, within OpenCL's limits."
+)
 
-@dataclass(frozen=True)
+
+@dataclass
 class TargetReport:
     """A target of a bundle; sizes in bytes. `peak_bytes` are weights in memory and arena."""
 
@@ -31,6 +36,7 @@ class TargetReport:
     weight_bytes: int
     code_bytes: int
     launches: int
+    features: int
     replayed: bool
     """Whether the machine that built it could run it, so that it was compared with the oracle."""
 
@@ -54,7 +60,7 @@ def read_json(label: str, data: np.ndarray) -> dict[str, Any]:
 
 def make_manifest(
     source: Source,
-    targets: Sequence[tuple[CpuTarget, TargetReport]],
+    targets: Sequence[tuple[Target, TargetReport]],
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The manifest of a bundle with these targets, in order of their groups."""
@@ -76,8 +82,12 @@ def make_manifest(
         ],
         "targets": [_target(n, *pair) for n, pair in enumerate(targets, 1)],
         "options": dict(options),
-        "numerics": NUMERICS,
+        "numerics": NUMERICS + (OPENCL_NUMERICS if _has_opencl(targets) else ""),
     }
+
+
+def _has_opencl(targets: Sequence[tuple[Target, TargetReport]]) -> bool:
+    return any(target.architecture == "opencl" for target, _ in targets)
 
 
 def _model(source: Source) -> dict[str, Any]:
@@ -116,15 +126,15 @@ def _inputs(source: Source) -> list[dict[str, Any]]:
     return entries
 
 
-def _target(group: int, target: CpuTarget, report: TargetReport) -> dict[str, Any]:
+def _target(group: int, target: Target, report: TargetReport) -> dict[str, Any]:
     from tinyinfer.backends.cpu.features import feature_names
 
     return {
         "name": target.name,
         "group": group,
         "triple": target.triple,
-        "cpu": target.tune or target.cpu,
-        "features": feature_names(target.architecture, target.needs.features),
+        "cpu": getattr(target, "tune", "") or target.cpu,
+        "features": feature_names(target.architecture, report.features),
         "peak_bytes": report.peak_bytes,
         "arena_bytes": report.arena_bytes,
         "weight_bytes": report.weight_bytes,

@@ -15,11 +15,19 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from tinyinfer.bundle import types
-from tinyinfer.bundle.plan_section import PlanSection
-from tinyinfer.bundle.types import TABLES
+from tinyinfer.bundle.plan_section import PlanSection, ProgramNeeds
 from tinyinfer.bundle.weights import PlanTensor, StoredTensor, check_tensor
 from tinyinfer.errors import Fail, InvalidBundle
-from tinyinfer.runtime.plan import BufferRef, KernelSource, Launch, LoopLaunch, Moving, Plan, TensorSpec
+from tinyinfer.runtime.plan import (
+    BufferRef,
+    KernelSource,
+    Launch,
+    LoopLaunch,
+    Moving,
+    Plan,
+    TensorSpec,
+    WorkSizes,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,14 @@ def read_plan(data: np.ndarray, code_bytes: int, stored: Sequence[StoredTensor],
     """The plan in a section's bytes. `code_bytes` is the size of the target's `CODE`, `stored` what `WIDX`
     lists; `where` begins messages. Raises InvalidBundle; the plan's parameters are still to be loaded."""
     return _Reader(data, code_bytes, stored, where).section()
+
+
+def read_program(data: np.ndarray, where: str) -> ProgramNeeds:
+    """What the program of an OpenCL target needs, before the rest of its plan is looked at. InvalidBundle."""
+    program = _Reader(data, 0, [], where).program()
+    if program is None:
+        raise InvalidBundle(f"{where}: no plan for OpenCL devices")
+    return program
 
 
 def no_source() -> str:
@@ -86,11 +102,12 @@ class _Reader:
             data.data
         )
         self.size("the arena", self.arena_bytes)
+        self.layout = types.tables_of(self.machine.architecture)
         self.tables = self._tables(tables)
         self.dims: list[int] = [size for (size,) in self.tables[types.DIMS]]
         self.code_bytes, self.stored = code_bytes, stored
         self.references: list[_Reference] = self.tables[types.REFERENCES]
-        self.used = [0] * len(TABLES)
+        self.used = [0] * len(self.layout)
         self.free_launches = [True] * len(self.tables[types.LAUNCHES])
         self.free_loops = [True] * len(self.tables[types.LOOPS])
 
@@ -105,24 +122,24 @@ class _Reader:
     def span(self, table: int, first: int, count: int, what: str) -> range:
         have = len(self.tables[table])
         if first + count > have:
-            self.fail(f"{what} refers to {TABLES[table].name} {first} to {first + count} of {have}")
+            self.fail(f"{what} refers to {self.layout[table].name} {first} to {first + count} of {have}")
         if table in (types.RUNS, types.REFERENCES):
             # records are not shared, so that work is bounded by the size of the section
             self.used[table] += count
             if self.used[table] > have:
-                self.fail(f"{what} refers to {TABLES[table].name} that others have already used")
+                self.fail(f"{what} refers to {self.layout[table].name} that others have already used")
         return range(first, first + count)
 
     def _tables(self, count: int) -> list[list]:
         """The records of every table; bytes in place of a list for the strings."""
         start = types.PLAN_HEADER.size
         end = start + types.DIRECTORY.size * count
-        if count < len(TABLES) or end > self.data.size:
+        if count < len(self.layout) or end > self.data.size:
             self.fail(f"a directory of {count} tables")
         directory = list(types.DIRECTORY.iter_unpack(self.data[start:end].tobytes()))
         places = []
         for number, (offset, records, size) in enumerate(directory):
-            name = TABLES[number].name if number < len(TABLES) else f"table {number}"
+            name = self.layout[number].name if number < len(self.layout) else f"table {number}"
             if offset % 8 or offset < end or offset + records * size > self.data.size:
                 self.fail(f"the table of {name} lies outside of the section or is not aligned")
             if records and size:
@@ -132,7 +149,7 @@ class _Reader:
             if after < before:
                 self.fail(f"the tables of {first} and {second} overlap")
         result: list = []
-        for table, (offset, records, size) in zip(TABLES, directory):
+        for table, (offset, records, size) in zip(self.layout, directory):
             least = table.record.size
             if size != least and (size < least or size % 8):
                 self.fail(f"records of {size} bytes in the table of {table.name}")
@@ -168,6 +185,7 @@ class _Reader:
         tensors = [self._tensor(number, *r) for number, r in enumerate(self.tables[types.TENSORS])]
         inputs, outputs, fixed = self._values(tensors)
         kernels, offsets = self._kernels()
+        self.work = self._work_sizes()
         self.kernels = kernels
         self.parameters = _whole("parameter", [tensor.nbytes for tensor in tensors])
         scope = {
@@ -181,7 +199,14 @@ class _Reader:
         plan = Plan(inputs, outputs, launches, [], self.arena_bytes)
         machine = self.machine
         return PlanSection(
-            machine.architecture, machine.pointer_bytes, machine.features, plan, tensors, offsets, fixed
+            machine.architecture,
+            machine.pointer_bytes,
+            machine.features,
+            plan,
+            tensors,
+            offsets,
+            fixed,
+            self.program(),
         )
 
     def _tensor(
@@ -254,6 +279,35 @@ class _Reader:
                 offsets[source.name] = offset
         return kernels, offsets
 
+    # ---- work-items
+
+    def program(self) -> ProgramNeeds | None:
+        """What the program needs; None where the code is a machine's."""
+        if self.machine.architecture != types.OPENCL:
+            return None
+        if len(self.tables[types.PROGRAMS]) != 1:
+            self.fail(f"{len(self.tables[types.PROGRAMS])} programs, not one")
+        options, options_size, local_bytes, group, device, device_size = self.tables[types.PROGRAMS][0]
+        return ProgramNeeds(
+            self.string(options, options_size), local_bytes, group, self.string(device, device_size)
+        )
+
+    def _work_sizes(self) -> list[tuple[WorkSizes | None, bool]]:
+        """For each launch its work-items (None for a loop's) and whether it is run once."""
+        launches = self.tables[types.LAUNCHES]
+        if self.machine.architecture != types.OPENCL:
+            return [(None, False)] * len(launches)
+        found: list[tuple[WorkSizes | None, bool]] = []
+        if len(self.tables[types.WORK]) != len(launches):
+            self.fail(f"{len(self.tables[types.WORK])} work sizes for {len(launches)} launches")
+        for number, (x, y, z, a, b, c, flags) in enumerate(self.tables[types.WORK]):
+            loop, chunks = launches[number][5], launches[number][4]
+            fits = all(g and total and total % g == 0 for total, g in ((x, a), (y, b), (z, c)))
+            if not loop and (not fits or self.size("a launch", x * y * z) == 0 or chunks != 1):
+                self.fail(f"launch {number} has impossible work sizes ({x} {y} {z} in groups of {a} {b} {c})")
+            found.append((None if loop else WorkSizes((x, y, z), (a, b, c)), bool(flags & types.ONCE)))
+        return found
+
     # ---- launches and loops
 
     def _launches(self, first: int, count: int, scope: _Scope, depth: int) -> list[Launch]:
@@ -284,6 +338,7 @@ class _Reader:
                     flops,
                     nbytes,
                     self._loop(loop - 1, chunks, scope, depth + 1) if loop else None,
+                    *self.work[number],
                 )
             )
         return result

@@ -20,9 +20,19 @@ from dataclasses import dataclass, field
 from math import prod
 
 from tinyinfer.bundle import types
-from tinyinfer.bundle.types import TABLES
 from tinyinfer.bundle.weights import PlanTensor
 from tinyinfer.runtime.plan import BufferRef, Launch, LoopLaunch, Moving, Plan, TensorSpec, kernel_sources
+
+
+@dataclass(frozen=True)
+class ProgramNeeds:
+    """How to build an OpenCL program, and what it needs of a device besides features: bytes of local memory,
+    work-items of a group, and a part of its name ("": any)."""
+
+    options: str
+    local_bytes: int
+    largest_group: int
+    device: str = ""
 
 
 @dataclass
@@ -31,6 +41,8 @@ class PlanSection:
     of the exported function), and the executor's functions by their names. `tensors` are the plan's
     parameters as they are stored, and after them those that only `fixed` names: by the number of an input,
     the tensor with the only value that it may have.
+
+    `program` is there where `CODE` is the source of an OpenCL program.
 
     A section that was read has no parameters in its plan yet: `Weights.load(tensors)` makes them.
     """
@@ -42,6 +54,7 @@ class PlanSection:
     tensors: Sequence[PlanTensor]
     offsets: Mapping[str, int]
     fixed: Mapping[int, int] = field(default_factory=dict)
+    program: ProgramNeeds | None = None
 
 
 def launches_in_order(launches: Sequence[Launch]) -> list[Launch]:
@@ -62,7 +75,8 @@ def write_plan(section: PlanSection) -> bytes:
 class _Writer:
     def __init__(self, section: PlanSection):
         self.section = section
-        self.tables: list[list[tuple]] = [[] for _ in TABLES]
+        self.layout = types.tables_of(section.architecture)
+        self.tables: list[list[tuple]] = [[] for _ in self.layout]
         self.text = bytearray()
         self.places: dict[str, tuple[int, int]] = {}
         plan = section.plan
@@ -80,13 +94,15 @@ class _Writer:
             if name not in sources:
                 self._add(types.KERNELS, offset, *self._string(name))
         self._launches()
+        if section.program is not None:
+            self._program(section.program)
 
     def bytes(self) -> bytes:
         section = self.section
         try:
             packed = [
                 b"".join(table.record.pack(*record) for record in records)
-                for table, records in zip(TABLES, self.tables)
+                for table, records in zip(self.layout, self.tables)
             ]
             packed[types.STRINGS] = bytes(self.text)
             head = types.PLAN_HEADER.pack(
@@ -94,12 +110,12 @@ class _Writer:
                 section.pointer_bytes,
                 section.features,
                 section.plan.arena_bytes,
-                len(TABLES),
+                len(self.layout),
                 0,
                 len(section.plan.launches),
             )
-            directory, position = b"", len(head) + types.DIRECTORY.size * len(TABLES)
-            for table, content in zip(TABLES, packed):
+            directory, position = b"", len(head) + types.DIRECTORY.size * len(self.layout)
+            for table, content in zip(self.layout, packed):
                 size = table.record.size
                 directory += types.DIRECTORY.pack(position, len(content) // size, size)
                 position += len(content) + -len(content) % 8
@@ -180,6 +196,19 @@ class _Writer:
                 launch.flops,
                 launch.bytes,
             )
+
+    def _program(self, program: ProgramNeeds) -> None:
+        """The tables of plans for work-items."""
+        self._add(
+            types.PROGRAMS,
+            *self._string(program.options),
+            program.local_bytes,
+            program.largest_group,
+            *self._string(program.device),
+        )
+        for launch in launches_in_order(self.section.plan.launches):
+            total, group = (launch.work.total, launch.work.group) if launch.work else ((0,) * 3, (0,) * 3)
+            self._add(types.WORK, *total, *group, types.ONCE if launch.once else 0)
 
     def _reference(self, ref: BufferRef | None, even: int = 0, odd: int = 0) -> int:
         if ref is None:

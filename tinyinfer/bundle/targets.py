@@ -6,24 +6,47 @@ from collections.abc import Sequence
 
 from tinyinfer.backends.cpu.machine import choose
 from tinyinfer.backends.cpu.target import CpuTarget, cpu_names, host_target, named_target, target_names
+from tinyinfer.backends.opencl.target import OpenclTarget, device_target
+
+Target = CpuTarget | OpenclTarget
 
 PORTABLE = "x86_64-v3"
 """The level of x86-64 that bundles are made for unless another one is named."""
 
 
-def find_targets(names: Sequence[str]) -> list[CpuTarget]:
+def find_targets(names: Sequence[str]) -> list[Target]:
     """Targets by the names that `--device` takes: "CPU" is the level of this machine and the portable one of
-    its architecture, "cpu:NAME" what `named_target` calls NAME. ValueError for others."""
-    found: dict[str, CpuTarget] = {}
+    its architecture, "cpu:NAME" what `named_target` calls NAME; "OPENCL" is any OpenCL device, "opencl:0" or
+    "opencl:NAME" one that this machine has. ValueError for others."""
+    found: dict[str, Target] = {}
     for name in names:
         device, colon, rest = name.partition(":")
-        if device.upper() not in ("CPU", "CPUEXECUTIONPROVIDER"):
-            raise ValueError(f"bundles hold code for processors only: {name!r} is neither CPU nor cpu:TARGET")
-        if colon and not rest:
-            raise ValueError(f"{name!r} names no target; there are {', '.join(target_names())}")
-        for target in [named_target(rest)] if colon else _own_targets():
+        targets: Sequence[Target]
+        if device.upper() in ("CPU", "CPUEXECUTIONPROVIDER"):
+            if colon and not rest:
+                raise ValueError(f"{name!r} names no target; there are {', '.join(target_names())}")
+            targets = [named_target(rest)] if colon else _own_targets()
+        elif device.upper() == "OPENCL":
+            targets = [_opencl_target(rest) if colon else OpenclTarget()]
+        else:
+            raise ValueError(
+                f"bundles hold code for processors and OpenCL devices: {name!r} is neither CPU, cpu:TARGET,"
+                " OPENCL nor opencl:DEVICE"
+            )
+        for target in targets:
             found.setdefault(target.name, target)
     return list(found.values())
+
+
+def _opencl_target(selector: str) -> OpenclTarget:
+    """The target that is cut for a device of this machine."""
+    from tinyinfer.backends.opencl.capabilities import capabilities_of
+    from tinyinfer.backends.opencl.platforms import NoOpencl, choose_device
+
+    try:
+        return device_target(capabilities_of(choose_device(selector)))
+    except NoOpencl as error:
+        raise ValueError(f"{error}; OPENCL without a name needs no device to compile for") from None
 
 
 def _own_targets() -> list[CpuTarget]:

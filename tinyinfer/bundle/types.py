@@ -57,7 +57,8 @@ def width(dtype: str) -> int:
     return _WIDTHS.get(dtype, 1)
 
 
-ARCHITECTURES = {"x86_64": 1, "aarch64": 2, "armv7": 3, "riscv64": 4, "wasm32": 5}
+OPENCL = "opencl"
+ARCHITECTURES = {"x86_64": 1, "aarch64": 2, "armv7": 3, "riscv64": 4, "wasm32": 5, OPENCL: 16}
 ARCHITECTURE_NAMES = {number: name for name, number in ARCHITECTURES.items()}
 
 SPACES = {"arena": 1, "parameter": 2, "input": 3, "output": 4}
@@ -97,8 +98,24 @@ TABLES = (
     # launches, steps, arena, inputs, outputs, iteration, cleared, before, after, count, enter, go_on, done
     Table("loops", struct.Struct("<IIQIIIIIIIIIIIIIIII16x")),
 )
-STRINGS, DIMS, VALUES, TENSORS, RUNS, KERNELS, LAUNCHES, REFERENCES, LOOPS = range(len(TABLES))
+ITEM_TABLES = (
+    # total and group along three dimensions, flags
+    Table("work sizes", struct.Struct("<QQQIIII")),
+    # options, local bytes, largest group, part of the device's name
+    Table("programs", struct.Struct("<IIQI4xII8x")),
+)
+"""What plans for work-items have besides."""
+STRINGS, DIMS, VALUES, TENSORS, RUNS, KERNELS, LAUNCHES, REFERENCES, LOOPS, WORK, PROGRAMS = range(
+    len(TABLES) + 2
+)
 WAITS = 1
 """Bit of a launch's flags."""
+ONCE = 1
+"""Bit of the flags of work sizes."""
 RAW, EXPANDED = 0, 1
 """Encodings of a tensor."""
+
+
+def tables_of(architecture: str) -> tuple[Table, ...]:
+    """The tables of a plan, in order."""
+    return TABLES + ITEM_TABLES if architecture == OPENCL else TABLES

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tinyinfer.bundle.golden import compare, read_golden
-from tinyinfer.bundle.load import BundleModel, describe_targets
+from tinyinfer.bundle.load import BundleModel
 from tinyinfer.errors import Fail
 from tinyinfer.runtime.signature import numpy_dtype
 
@@ -47,15 +47,17 @@ class VerifyReport:
 
 
 def verify_bundle(
-    path_or_bytes: Any, trusted_keys: Sequence[Any] = (), require_signature: bool = False, threads: int = 0
+    path_or_bytes: Any,
+    trusted_keys: Sequence[Any] = (),
+    require_signature: bool = False,
+    threads: int = 0,
+    devices: Sequence[str] = (),
 ) -> VerifyReport:
-    """Run the golden vectors of a bundle with the target that a session would take.
+    """Run the golden vectors of a bundle with the target that a session on these devices would take.
 
     Errors as in `BundleModel`; Fail where the bundle has no golden vectors.
     """
-    from tinyinfer.backends.cpu.machine import choose
-
-    model = BundleModel(path_or_bytes, None, trusted_keys, require_signature)
+    model = BundleModel(path_or_bytes, None, trusted_keys, require_signature, devices=devices)
     container = model.container
     entry = container.get("GOLD")
     if entry is None:
@@ -85,7 +87,7 @@ def verify_bundle(
     signed = container.signed_by
     return VerifyReport(
         model.target,
-        choose(describe_targets(container))[1],
+        model.rejected,
         len(vectors),
         None if signed is None else signed.hex(),
         verdicts,

@@ -76,7 +76,7 @@ class InferenceSession:
         self._logger = session_logger(self._options.logid, self._options.log_severity_level)
         names, given = _named_devices(providers, provider_options)
         start = time.perf_counter_ns()
-        self._model = _open(path_or_bytes, self._options, limits, trusted_keys, require_signature)
+        self._model = _open(path_or_bytes, self._options, limits, trusted_keys, require_signature, names)
         loaded = time.perf_counter_ns()
         self._title = (
             os.path.basename(path_or_bytes) if isinstance(path_or_bytes, (str, os.PathLike)) else "model"
@@ -301,12 +301,13 @@ def _open(
     limits: Limits | None,
     trusted_keys: Sequence[Any],
     require_signature: bool,
+    devices: Sequence[str],
 ) -> SessionModel:
     """A bundle or an ONNX model; what it is, its first bytes tell."""
     if is_bundle(path_or_bytes):
         from tinyinfer.bundle.load import BundleModel
 
-        return BundleModel(path_or_bytes, options, trusted_keys, require_signature, limits)
+        return BundleModel(path_or_bytes, options, trusted_keys, require_signature, limits, devices)
     if trusted_keys or require_signature:
         raise errors.InvalidArgument("ONNX models have no signature: only bundles do")
     return OnnxSessionModel(path_or_bytes, options, limits)

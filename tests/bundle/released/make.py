@@ -70,7 +70,7 @@ def main() -> None:
     path = Path(__file__).with_name(f"{MAJOR}.{MINOR}.tinf")
     if path.exists():
         raise SystemExit(f"{path} exists: a released bundle is never made again")
-    targets = find_targets(["cpu:x86_64-v3", "cpu:aarch64"])
+    targets = find_targets(["cpu:x86_64-v3", "cpu:aarch64", "OPENCL"])
     build_bundle(model(), targets, path, BuildOptions(values={"mode": 1}))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-ARCHITECTURES = {"x86_64": 1, "aarch64": 2, "armv7": 3, "riscv64": 4, "wasm32": 5}
-"""A bundle's number of an architecture, by the project's name of it."""
+ARCHITECTURES = {"x86_64": 1, "aarch64": 2, "armv7": 3, "riscv64": 4, "wasm32": 5, "opencl": 16}
+"""A bundle's number of an architecture, by the project's name of it. "opencl" is source for any processor's
+OpenCL device."""
 
 POINTER_BYTES = {"x86_64": 8, "aarch64": 8, "armv7": 4, "riscv64": 8, "wasm32": 4}
 
@@ -41,8 +42,15 @@ FEATURES: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("Zbb", ("zbb",)),
     ),
     "wasm32": (("simd128", ("simd128",)), ("relaxed-simd", ("relaxed-simd",))),
+    "opencl": (
+        ("float64 (cl_khr_fp64)", ("cl_khr_fp64",)),
+        ("half precision arithmetic (cl_khr_fp16)", ("cl_khr_fp16",)),
+        ("images", ("images",)),
+        ("sub-groups (cl_khr_subgroups)", ("cl_khr_subgroups",)),
+    ),
 }
-"""Each feature's bit is its place in the row: its name in words, and LLVM's names of what it takes. Code that
+"""Each feature's bit is its place in the row: its name in words, and LLVM's names of what it takes
+(OpenCL's of extensions). Code that
 uses any of these needs the bit; a machine that has all of them offers it."""
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tinyinfer.backends.cpu.features import offered_bits
 from tinyinfer.backends.opencl.platforms import opencl
 from tinyinfer.kernels.schedule_gpu import GpuModel
 
 if TYPE_CHECKING:
     import pyopencl
+
+LANGUAGE = ["-cl-std=CL1.2"]
+"""The option that says which language programs are in."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,18 @@ class Capabilities:
     def build_options(self) -> list[str]:
         """Options of the language's compiler."""
         exact = ["-cl-fp32-correctly-rounded-divide-sqrt"] if self.exact_division else []
-        return ["-cl-std=CL1.2", *exact]
+        return [*LANGUAGE, *exact]
+
+    @property
+    def features(self) -> int:
+        """Those that bundles tell apart, as bits."""
+        names = {
+            "cl_khr_fp64": self.fp64,
+            "cl_khr_fp16": self.fp16,
+            "images": self.images,
+            "cl_khr_subgroups": self.subgroups,
+        }
+        return offered_bits("opencl", frozenset(name for name, there in names.items() if there))
 
 
 def capabilities_of(device: pyopencl.Device) -> Capabilities:

@@ -6,16 +6,12 @@ import threading
 from typing import TYPE_CHECKING
 
 from tinyinfer.backends.base import Executable
-from tinyinfer.backends.clike.item_printer import ItemPrinter
 from tinyinfer.backends.opencl.capabilities import Capabilities, capabilities_of
 from tinyinfer.backends.opencl.platforms import NoOpencl, choose_device, describe, list_devices, opencl
-from tinyinfer.budget import check_bytes
+from tinyinfer.backends.opencl.target import device_target, plan_for
 from tinyinfer.config import CompileOptions
-from tinyinfer.errors import EPFail
-from tinyinfer.ir.dtypes import numpy_dtype
 from tinyinfer.ir.node import Graph
-from tinyinfer.kernels.plan import build_plan
-from tinyinfer.runtime.plan import Plan, TensorSpec
+from tinyinfer.runtime.plan import Plan
 
 if TYPE_CHECKING:
     import pyopencl
@@ -52,19 +48,9 @@ class OpenclDevice:
 
     def plan(self, graph: Graph, options: CompileOptions) -> Plan:
         """Optimise and plan `graph`; no kernel is printed or compiled."""
-        from tinyinfer.ir.passes import optimize
-        from tinyinfer.ir.passes.storage_types import use_storage_types
-
-        return self._plan(optimize(use_storage_types(graph)), options, graph)
-
-    def _plan(self, optimised: Graph, options: CompileOptions, graph: Graph) -> Plan:
         capabilities = self.capabilities
-        if not capabilities.fp64:
-            _refuse_doubles(optimised, capabilities.name)
-        plan = build_plan(optimised, ItemPrinter(capabilities.model()), options)
-        results = sum(x.size * numpy_dtype(x.dtype).itemsize for x in graph.outputs.values())
-        check_bytes(plan.peak_bytes + results, "the compiled graph with its outputs")
-        return plan
+        without_doubles = "" if capabilities.fp64 else capabilities.name
+        return plan_for(graph, options, device_target(capabilities), without_doubles)
 
     def compile(self, graph: Graph, options: CompileOptions, threads: int) -> Executable:
         """Optimise, plan and compile `graph`; `threads` means nothing here."""
@@ -73,9 +59,6 @@ class OpenclDevice:
         from tinyinfer.config import cache_directory
 
         plan = self.plan(graph, options)
-        # the bytes are those of the storage types, but callers see the arrays as what the model says
-        plan.inputs = [TensorSpec(name, x.shape, x.dtype) for name, x in graph.inputs.items()]
-        plan.outputs = [TensorSpec(name, x.shape, x.dtype) for name, x in graph.outputs.items()]
         return OpenclExecutable(plan, self.context(), self.capabilities, KernelCache(cache_directory()))
 
     def context(self) -> pyopencl.Context:
@@ -86,11 +69,3 @@ class OpenclDevice:
             if context is None:
                 context = _CONTEXTS[device.int_ptr] = opencl().Context([device])
             return context
-
-
-def _refuse_doubles(graph: Graph, name: str) -> None:
-    """EPFail, naming a node, if a graph computes in float64."""
-    for node in graph.nodes():
-        if node.dtype == "float64":
-            origin = ", ".join(sorted(node.origin)) or "an input"
-            raise EPFail(f"{name} has no float64 (cl_khr_fp64), which {origin} needs")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class OpenclExecutable:
     """`backends.base.Executable` for an OpenCL device.
 
+    `program_text` is the source of a plan whose kernels were printed before.
     Feeds and results are used where they lie if the device shares the host's memory, and copied otherwise.
     Raises ProgramError where the driver's compiler refuses a kernel, EPFail where memory does not suffice.
     """
@@ -38,6 +39,7 @@ class OpenclExecutable:
         context: pyopencl.Context,
         capabilities: Capabilities,
         cache: KernelCache | None = None,
+        program_text: str | None = None,
     ):
         cl = opencl()
         self.inputs: list[TensorSpec] = list(plan.inputs)
@@ -46,7 +48,7 @@ class OpenclExecutable:
         self._plan_stages, self._kept = dict(plan.stages), plan.kept
         self._arena_bytes = plan.arena_bytes
         self._context, self._queue = context, cl.CommandQueue(context)
-        program = build_program(context, capabilities, plan.launches, cache)
+        program = build_program(context, capabilities, plan.launches, cache, program_text)
         self.launches = bind_launches([x for x in plan.launches if not x.once], program)
         self._memory: DeviceMemory | None = DeviceMemory(
             context, self._queue, capabilities, plan.arena_bytes, plan.parameters

@@ -31,16 +31,17 @@ class ProgramError(EPFail):
 
 def plan_sources(launches: Sequence[Launch]) -> list[KernelSource]:
     """The kernels of a plan once each; those of loops that the host runs are not among them."""
-    loops = {launch.kernel.key for launch in _all_launches(launches) if launch.loop is not None}
+    loops = {launch.kernel.key for launch in all_launches(launches) if launch.loop is not None}
     return [s for key, s in kernel_sources(launches).items() if key not in loops]
 
 
-def _all_launches(launches: Sequence[Launch]) -> list[Launch]:
+def all_launches(launches: Sequence[Launch]) -> list[Launch]:
+    """Launches, and after each one with a loop those of its body."""
     found = []
     for launch in launches:
         found.append(launch)
         if launch.loop is not None:
-            found += _all_launches(launch.loop.launches)
+            found += all_launches(launch.loop.launches)
     return found
 
 
@@ -49,10 +50,13 @@ def build_program(
     capabilities: Capabilities,
     launches: Sequence[Launch],
     cache: KernelCache | None,
+    text: str | None = None,
 ) -> Any:
-    """The program of all kernels of a plan. ProgramError where the driver refuses it."""
+    """The program of all kernels of a plan, whose source is `text` where it was printed before. ProgramError
+    where the driver refuses it."""
     cl = opencl()
-    text = program_text([s.text() for s in plan_sources(launches)], capabilities.fp64)
+    if text is None:
+        text = program_text([s.text() for s in plan_sources(launches)], capabilities.fp64)
     device = context.devices[0]
     options = capabilities.build_options()
     key = _key(device, options, text)
@@ -86,7 +90,7 @@ def _key(device: pyopencl.Device, options: list[str], text: str) -> str:
 
 def _explained(log: str, text: str, launches: Sequence[Launch], capabilities: Capabilities) -> str:
     origins = {
-        launch.kernel.name: ", ".join(launch.origin) or launch.title for launch in _all_launches(launches)
+        launch.kernel.name: ", ".join(launch.origin) or launch.title for launch in all_launches(launches)
     }
     lines = text.split("\n")
     named = dict.fromkeys(
