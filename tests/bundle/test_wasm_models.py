@@ -11,6 +11,7 @@ import pytest
 from wasm_tools import WASM32, Cases
 
 from tinyinfer.bundle.build import BuildOptions, build_bundle
+from tinyinfer.bundle.container import Container
 
 GIVEN = {
     "silero_vad_op18_ifless": BuildOptions(
@@ -50,9 +51,12 @@ def check(results: list[dict[str, Any]], names: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("name", [*SMALL, *LARGE])
 def test_golden_vectors_under_node(name: str, bundle: Bundle, tmp_path: Path):
+    data = bundle(name)
     cases = Cases(tmp_path)
-    cases.add(bundle(name), verify=True)
+    cases.add(data, verify=True)
     check(cases.run(), (name,))
+    (weights,) = Container.open(data).all("WGHT")
+    assert len(data) <= 1.1 * weights.size + 400_000
 
 
 def test_golden_vectors_in_a_browser(bundle: Bundle, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -50,6 +51,44 @@ def test_random_graphs(name: str, tmp_path: Path):
         graph = optimize(graph) if seed % 2 else graph
         jobs[f"{name} {seed}"] = graph, chosen.feeds, chosen.scale, chosen.factor
     check_all(jobs, tmp_path)
+
+
+ULP = 3.0
+"""What may be lost where sums of products are not fused."""
+
+
+def test_transcendental_functions(tmp_path: Path):
+    """Near 0, over their whole range, and where results are subnormal."""
+    parts = (np.linspace(-0.01, 0.01, 999), np.linspace(-9, 9, 9999), np.linspace(-110, 88, 9999))
+    x = np.concatenate(parts).astype(np.float32)
+    size = np.abs(x) + np.float32(1e-6)
+    input_x, input_size = (build.input_node(name, x.shape, "float32") for name in ("x", "size"))
+    ops = ("EXP", "SIGMOID", "TANH", "ERF", "SIN", "COS")
+    outputs = {op: elementwise(op, input_x) for op in ops}
+    outputs["LOG"] = elementwise("LOG", input_size)
+    outputs["POW"] = elementwise("POW", input_size, elementwise("SIN", input_x))
+    cases = Cases(tmp_path)
+    graph = Graph({"size": input_size, "x": input_x}, outputs)
+    cases.add(bundle_of(plan_of(graph, target=WASM32)), {"size": size, "x": x})
+    got = outputs_of(cases.run()[0], dict.fromkeys(outputs, x))
+    wide, wide_size = x.astype(np.float64), size.astype(np.float64)
+    e = np.exp(-np.abs(wide))
+    wanted = {
+        "EXP": np.exp(wide),
+        "SIGMOID": np.where(wide >= 0, 1, e) / (1 + e),
+        "TANH": np.tanh(wide),
+        "ERF": np.array([math.erf(value) for value in wide.tolist()]),
+        "SIN": np.sin(wide),
+        "COS": np.cos(wide),
+        "LOG": np.log(wide_size),
+    }
+    for op, values in wanted.items():
+        error = np.abs(got[op] - values) / np.spacing(np.abs(values).astype(np.float32))
+        assert error.max() <= ULP, (op, x[error.argmax()], error.max())
+    # to an exponent that is rounded itself
+    power = wide_size ** got["SIN"].astype(np.float64)
+    error = np.abs(got["POW"] - power) / np.spacing(power.astype(np.float32))
+    assert error.max() <= ULP + np.abs(np.log(wide_size)).max()
 
 
 def test_loops(tmp_path: Path):

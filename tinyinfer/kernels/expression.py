@@ -60,6 +60,10 @@ def const(value: float | int | bool, dtype: str) -> Expr:
     return expression("CONST", (), dtype, value)
 
 
+LOOSE = "loose"
+"""Attribute of a MULACC whose product may be rounded, where a device has no fused one."""
+
+
 def apply(op: str, *args: Expr, dtype: str | None = None) -> Expr:
     """An elementwise operation; `dtype` is for CAST and BITCAST."""
     rule = ELEMENTWISE[op]

@@ -20,6 +20,7 @@ from tinyinfer.kernels.transcendental_float import (
     from_bits,
     fused,
     multiply,
+    multiply_add,
     polynomial,
     power_of_two,
     round_shifted,
@@ -218,7 +219,8 @@ def reduce_by(x: Expr, n: Expr, step: float) -> Expr:
     """x - n · step · ln 2, where `step` is a power of two of either sign."""
     form = FORMATS[x.dtype]
     high, low = LN2[x.dtype]
-    return fused(n, form.real(-low * step), fused(n, form.real(-high * step), x))
+    # the first product is far larger than the difference
+    return multiply_add(n, form.real(-low * step), fused(n, form.real(-high * step), x))
 
 
 def exp(x: Expr) -> Expr:
@@ -252,10 +254,10 @@ def sigmoid(x: Expr) -> Expr:
     other = power_of_two(biased, form)
     one = form.real(1.0)
     slope = polynomial(r, COEFFICIENTS[x.dtype].exp_half[1:])
-    value = fused(slope, r, one)
-    rest = fused(slope, r, subtract(one, value))
+    value = multiply_add(slope, r, one)
+    rest = multiply_add(slope, r, subtract(one, value))
     value = multiply(value, form.real(2.0**scale))
-    return apply("DIV", value, add(other, fused(apply("NEG", other), rest, value)))
+    return apply("DIV", value, add(other, multiply_add(apply("NEG", other), rest, value)))
 
 
 def tanh(x: Expr) -> Expr:
@@ -271,10 +273,10 @@ def tanh(x: Expr) -> Expr:
     n, biased = round_shifted(below, 2 * LOG2_E, form.bias)
     scale = power_of_two(biased, form)
     r = reduce_by(below, n, 0.5)
-    q = fused(polynomial(r, COEFFICIENTS[x.dtype].expm1), multiply(r, r), r)
+    q = multiply_add(polynomial(r, COEFFICIENTS[x.dtype].expm1), multiply(r, r), r)
     half = form.real(0.5)
-    numerator = fused(apply("NEG", scale), q, fused(scale, form.real(-0.5), half))
-    denominator = fused(scale, q, fused(scale, half, half))
+    numerator = multiply_add(apply("NEG", scale), q, multiply_add(scale, form.real(-0.5), half))
+    denominator = multiply_add(scale, q, multiply_add(scale, half, half))
     return with_sign_of(apply("DIV", numerator, denominator), x)
 
 
@@ -287,10 +289,10 @@ def erf(x: Expr) -> Expr:
     """
     form = FORMATS[x.dtype]
     table = COEFFICIENTS[x.dtype]
-    near = fused(x, polynomial(multiply(x, x), table.erf), x)
+    near = multiply_add(x, polynomial(multiply(x, x), table.erf), x)
     size = apply("ABS", x)
     root = polynomial(apply("MIN", size, form.real(table.erf_one)), table.erfc_root)
     for _ in range(table.erfc_squarings - 1):
         root = multiply(root, root)
-    far = fused(apply("NEG", root), root, form.real(1.0))
+    far = multiply_add(apply("NEG", root), root, form.real(1.0))
     return where(apply("CMPLT", size, form.real(table.erf_split)), near, with_sign_of(far, x))

@@ -2,7 +2,7 @@
 builders.
 
 Everything here relies on IEEE arithmetic: a device that flushes subnormals or reassociates `(x + c) - c` must
-be told not to. MULACC is taken as fused (rounded once).
+be told not to. A MULACC is taken as fused (rounded once) unless it is LOOSE.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tinyinfer.kernels.expression import Expr, apply, const
+from tinyinfer.kernels.expression import LOOSE, Expr, apply, const, expression
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ def multiply(a: Expr, b: Expr) -> Expr:
     return apply("MUL", a, b)
 
 
+def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
+    """a · b + c, where it does not matter whether the product is rounded before the sum."""
+    return expression("MULACC", (a, b, c), c.dtype, LOOSE)
+
+
 def fused(a: Expr, b: Expr, c: Expr) -> Expr:
     """a · b + c, rounded once."""
     return apply("MULACC", a, b, c)
@@ -114,7 +119,7 @@ def polynomial(x: Expr, coefficients: Sequence[float], last: Expr | None = None)
         terms.insert(0, last)
     total = terms[-1]
     for term in reversed(terms[:-1]):
-        total = fused(total, x, term)
+        total = multiply_add(total, x, term)
     return total
 
 
@@ -126,7 +131,7 @@ def round_shifted(x: Expr, factor: float, bias: int) -> tuple[Expr, Expr]:
     """
     form = FORMATS[x.dtype]
     magic = form.real(form.round_magic + bias)
-    shifted = fused(x, form.real(factor), magic)
+    shifted = multiply_add(x, form.real(factor), magic)
     return subtract(shifted, magic), bits_of(shifted)
 
 

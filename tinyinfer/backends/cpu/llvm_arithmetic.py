@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from tinyinfer.backends.cpu.llvm_writer import LLVM_TYPES, Value, Writer, is_float, is_signed, literal
-from tinyinfer.kernels.expression import Expr
+from tinyinfer.kernels.expression import LOOSE, Expr
 
 FLOAT_BINARY = {"ADD": "fadd", "SUB": "fsub", "MUL": "fmul", "DIV": "fdiv"}
 INTEGER_BINARY = {"ADD": "add", "SUB": "sub", "MUL": "mul", "AND": "and", "OR": "or", "XOR": "xor"}
@@ -85,7 +85,7 @@ def _float(w: Writer, op: str, e: Expr, args: list[Value], typed: list[str], kin
     if op == "MULACC":
         if dtype in NARROW:
             return _fused_in_single(w, args)
-        return w.call(f"llvm.fma.{tail}", kind, *typed)
+        return w.call(f"llvm.{'fmuladd' if e.attrs == LOOSE else 'fma'}.{tail}", kind, *typed)
     if op in ("MAX", "MIN"):
         return _extreme(w, op, e, args, kind, tail)
     if op == "FMOD":

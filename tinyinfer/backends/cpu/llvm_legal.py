@@ -35,6 +35,31 @@ def _fma_in_double(kind: str) -> str:
 }}"""
 
 
+def _fma_in_halves(kind: str) -> str:
+    """As `_fma_in_double`, of four singles in two halves: WebAssembly converts two numbers at a time. The
+    back end finds that instruction only for halves in whole vectors, which nothing may look through."""
+    lines = []
+    for half, lanes in (("low", "i32 0, i32 1"), ("high", "i32 2, i32 3")):
+        for x in "abc":
+            part = f"shufflevector {kind} %{x}, {kind} poison, <2 x i32> <{lanes}>"
+            lines.append(f"%{x}.{half} = {part}")
+            lines.append(f"%{x}.{half}.wide = fpext <2 x float> %{x}.{half} to <2 x double>")
+        lines += [
+            f"%{half}.product = fmul <2 x double> %a.{half}.wide, %b.{half}.wide",
+            f"%{half}.sum = fadd <2 x double> %{half}.product, %c.{half}.wide",
+            f"%{half}.narrow = fptrunc <2 x double> %{half}.sum to <2 x float>",
+            f"%{half}.four = shufflevector <2 x float> %{half}.narrow, <2 x float> zeroinitializer,"
+            " <4 x i32> <i32 0, i32 1, i32 2, i32 3>",
+            f'%{half} = call {kind} asm "", "=r,0"({kind} %{half}.four)',
+        ]
+    body = "\n  ".join(lines)
+    return f"""({kind} %a, {kind} %b, {kind} %c) alwaysinline {{
+  {body}
+  %result = shufflevector {kind} %low, {kind} %high, <4 x i32> <i32 0, i32 1, i32 4, i32 5>
+  ret {kind} %result
+}}"""
+
+
 def _extreme(compare: str, merge: str) -> Callable[[str], str]:
     """The larger or smaller, NaN if one is NaN; of equal ones, which may be zeros of both signs, the bits
     joined."""
@@ -142,7 +167,8 @@ def _tail(kind: str) -> str:
 def _expansion(name: str, kind: str, arguments: str, target: CpuTarget) -> Callable[[str], str] | None:
     """How an intrinsic of a type is written out for a target, or None where LLVM does it well."""
     if name == "fma" and "float" in kind and not target.fma:
-        return _fma_in_double
+        halves = target.architecture == "wasm32" and kind == "<4 x float>"
+        return _fma_in_halves if halves else _fma_in_double
     if "double" in kind and target.architecture == "armv7":
         # LLVM 22 crashes on them
         return {"maximum": _extreme("ogt", "and"), "minimum": _extreme("olt", "or")}.get(name)
