@@ -23,13 +23,14 @@ SKELETONS = (
     "whisper_tiny_encoder",
 )  # fmt: skip
 SESSIONS = ("silero_vad_op18_ifless", "loop_greedy_gru", "byte_sb_bidi_lstm", "tiny_gpt2_past_fp32")
-TOLERANCE = 3e-4
-"""Of a value's own largest magnitude: some hundred roundings of float32 in a row."""
+TOLERANCE = {"squeezenet_fp16": 2e-2}
+"""Of a value's own largest magnitude; for others 3e-4, which is some hundred roundings of float32 in a row."""
 
 MORE_LAUNCHES = 1.2
 
 
 def check_model(path, feeds: dict[str, np.ndarray], device) -> None:
+    tolerance = TOLERANCE.get(path.stem, 3e-4)
     graph = import_graph(load_model(path), {name: value.shape for name, value in feeds.items()})
     graph = optimize(use_storage_types(graph))
     made = executable(graph, device, keep_values=True)
@@ -43,7 +44,7 @@ def check_model(path, feeds: dict[str, np.ndarray], device) -> None:
             assert got.shape == expected.shape, name
             scale = float(np.abs(expected.astype(np.float64)).max()) if expected.size else 0.0
             error = float(np.abs(got.astype(np.float64) - expected).max()) if expected.size else 0.0
-            assert error <= TOLERANCE * max(scale, 1e-30) + 1e-35, f"{name}: {error} of {scale}"
+            assert error <= tolerance * max(scale, 1e-30) + 1e-35, f"{name}: {error} of {scale}"
         on_the_cpu = len(CpuDevice().plan(graph, CompileOptions()).launches)
         assert len(made.launches) <= MORE_LAUNCHES * on_the_cpu
     finally:
