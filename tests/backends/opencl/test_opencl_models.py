@@ -24,7 +24,7 @@ SKELETONS = (
 )  # fmt: skip
 SESSIONS = ("silero_vad_op18_ifless", "loop_greedy_gru", "byte_sb_bidi_lstm", "tiny_gpt2_past_fp32")
 TOLERANCE = {"squeezenet_fp16": 2e-2}
-"""Of a value's own largest magnitude; for others 3e-4, which is some hundred roundings of float32 in a row."""
+"""Of a value's own largest magnitude; for others 3e-4: some hundred roundings of float32 in a row."""
 
 MORE_LAUNCHES = 1.2
 
