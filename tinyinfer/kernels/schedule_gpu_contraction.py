@@ -44,6 +44,9 @@ LATENCY = 40.0
 JOIN = 60.0
 """A barrier and an exchange through local memory."""
 
+FAR_BYTES = 24.0
+"""Bytes a cycle that a compute unit gets from beyond its own cache, which a group shares."""
+
 
 @dataclass(frozen=True)
 class GpuContractionSchedule:
@@ -114,6 +117,7 @@ def _best(c: ContractionNest, vectors: int, model: GpuModel) -> tuple[float, int
         for rows in ROWS
         if rows * vectors <= MOST_SUMS // 4 and (rows == 1 or (c.m and rows < 2 * c.m[-1].size))
         for split in _splits(c, model)
+        if split == 1 or _shared_bytes(rows * vectors, split, model) <= model.local_bytes
     )
 
 
@@ -124,17 +128,40 @@ def _splits(c: ContractionNest, model: GpuModel) -> list[int]:
 
 
 def _cost(c: ContractionNest, rows: int, vectors: int, split: int, model: GpuModel) -> float:
-    k = prod(a.size for a in c.k)
-    tiles = prod(a.size for a in c.m[:-1]) * (ceil(c.m[-1].size / rows) if c.m else 1)
-    panels = ceil(c.panels.columns / (vectors * model.lanes))
-    items = tiles * panels * prod(a.size for a in c.groups) * split
+    k, groups = prod(a.size for a in c.k), prod(a.size for a in c.groups)
+    tiles, panels = _tiles(c, rows), ceil(c.panels.columns / (vectors * model.lanes))
+    width, height = _group(tiles, panels, rows * vectors, split, model)
+    items = tiles * panels * groups * split
     quarter = UNROLL if _contiguous(c) else 1
     step = rows * vectors * model.lanes + READ * (rows / quarter + vectors)
     resident = model.compute_units * model.wave * 32
     waves = ceil(items / resident)
     busy = items / (model.compute_units * model.wave * 4)
     time = (k / split) * max(step * busy, waves * (LATENCY + step / 4))
-    return time + (JOIN + 4.0 * rows * vectors) * log2(split) * max(1.0, busy / 4)
+    time += (JOIN + 4.0 * rows * vectors) * log2(split) * max(1.0, busy / 4)
+    columns_read = c.panels.columns * ceil(tiles / height)
+    rows_read = tiles * rows * ceil(panels / width)
+    far = 4.0 * k * groups * (columns_read + rows_read) / (model.compute_units * FAR_BYTES)
+    return max(time, far) + min(time, far) / 4
+
+
+def _tiles(c: ContractionNest, rows: int) -> int:
+    """Blocks of rows that cover all m axes."""
+    return prod(a.size for a in c.m[:-1]) * (ceil(c.m[-1].size / rows) if c.m else 1)
+
+
+def _group(tiles: int, panels: int, sums: int, split: int, model: GpuModel) -> tuple[int, int]:
+    """Panels and blocks of rows of one group, whose members keep `sums` vectors of sums each."""
+    room = max(1, min(GROUP_ITEMS if split == 1 else 2 * GROUP_ITEMS, model.group_limit) // split)
+    if split > 1:
+        room = max(1, min(room, model.local_bytes // (_shared_bytes(sums, split, model))))
+    width = even_group(panels, min(16, room, model.group_sizes[0]))
+    return width, even_group(tiles, min(max(1, room // width), model.group_sizes[1]))
+
+
+def _shared_bytes(sums: int, split: int, model: GpuModel) -> int:
+    """Local memory with which a team joins its sums."""
+    return 4 * model.lanes * sums * split // 2
 
 
 def _contiguous(c: ContractionNest) -> bool:
@@ -147,19 +174,9 @@ def schedule_gpu_contraction(
 ) -> GpuContractionSchedule:
     """The heuristic schedule of a contraction whose panels are `vectors` wide."""
     _, rows, split = _best(c, vectors, model)
-    tiles = prod(a.size for a in c.m[:-1]) * (ceil(c.m[-1].size / rows) if c.m else 1)
-    panels, groups = c.panels.panel.size, prod(a.size for a in c.groups)
-    bytes_of_sums = 4 * model.lanes * rows * vectors
-    while split > 1:
-        room = max(1, min(model.group_limit, 256) // split)
-        if bytes_of_sums * split // 2 <= model.local_bytes:
-            break
-        split //= 2
-    room = max(1, min(GROUP_ITEMS if split == 1 else 256, model.group_limit) // split)
-    if split > 1:
-        room = max(1, min(room, model.local_bytes // (bytes_of_sums * split // 2)))
-    width = even_group(panels, min(16, room, model.group_sizes[0]))
-    height = even_group(tiles, min(room // width, model.group_sizes[1]))
+    tiles, panels = _tiles(c, rows), c.panels.panel.size
+    groups = prod(a.size for a in c.groups)
+    width, height = _group(tiles, panels, rows * vectors, split, model)
     while ceil(tiles / height) > MOST_GROUPS:
         height *= 2
     work = padded((panels, tiles, split * groups), (width, height, split))

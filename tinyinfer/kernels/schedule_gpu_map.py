@@ -139,9 +139,9 @@ def _team(
 ) -> GpuMapSchedule:
     """Teams: along the first dimension, or, with `beside` along the first one, along the second."""
     count = prod(a.size for a in rows)
-    limit = min(model.group_limit, 256)
+    limit = model.group_limit
     most = power_of_two(min(steps, limit) + 1) // 2
-    team = min(most, power_of_two(-(-steps // STEPS_EACH)))
+    team = min(most, 256, power_of_two(-(-steps // STEPS_EACH)))
     while team < most and count * team < model.plenty:
         team *= 2
     others: Steps = tuple((a, 1) for a in rows if a is not beside)

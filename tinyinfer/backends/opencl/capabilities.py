@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 LANGUAGE = ["-cl-std=CL1.2"]
 """The option that says which language programs are in."""
 
+MOST_ITEMS = 512
+"""Larger groups leave too few registers to each work-item."""
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -39,8 +42,8 @@ class Capabilities:
     def model(self) -> GpuModel:
         """What schedules need of this."""
         return GpuModel(
-            min(self.group_limit, 256),
-            tuple(min(s, 256) for s in self.group_sizes),  # type: ignore[arg-type]
+            min(self.group_limit, MOST_ITEMS),
+            tuple(min(s, MOST_ITEMS) for s in self.group_sizes),  # type: ignore[arg-type]
             min(self.local_bytes, 32 << 10),
             max(1, self.compute_units),
             self.wave,

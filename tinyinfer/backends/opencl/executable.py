@@ -130,7 +130,9 @@ class OpenclExecutable:
     ) -> list[np.ndarray]:
         memory = self._open()
         self._check(feeds)
-        inputs = [self._input(queue, memory, i, feed) for i, feed in enumerate(feeds)]
+        # to let go of a copy's event is to wait for it
+        copies: list[Any] = []
+        inputs = [self._input(queue, memory, i, feed, copies) for i, feed in enumerate(feeds)]
         results = [_aligned_array(spec) for spec in self.outputs]
         outputs = [self._output(memory, i, result) for i, result in enumerate(results)]
         scope = Scope(memory.arena, memory.parameters, inputs, outputs)
@@ -163,14 +165,19 @@ class OpenclExecutable:
                 raise ValueError(f"input {spec.name!r} must be a C-contiguous array of {size} bytes")
 
     def _input(
-        self, queue: pyopencl.CommandQueue, memory: DeviceMemory, number: int, feed: np.ndarray
+        self,
+        queue: pyopencl.CommandQueue,
+        memory: DeviceMemory,
+        number: int,
+        feed: np.ndarray,
+        copies: list[Any],
     ) -> Place:
         own = memory.wrap(_bytes(feed), False)
         if own is not None:
             return Place(own, 0)
         buffer = self._staged("input", number, memory, feed.nbytes)
         if feed.nbytes:
-            opencl().enqueue_copy(queue, buffer, _bytes(feed), is_blocking=False)
+            copies.append(opencl().enqueue_copy(queue, buffer, _bytes(feed), is_blocking=False))
         return Place(buffer, 0)
 
     def _output(self, memory: DeviceMemory, number: int, result: np.ndarray) -> Place:
@@ -189,11 +196,12 @@ class OpenclExecutable:
     ) -> None:
         """Bring the results to the arrays, and wait for it."""
         cl = opencl()
+        copies = []
         for number, (result, place) in enumerate(zip(results, outputs)):
             if not result.nbytes:
                 continue
             if place.buffer is self._staging.get(("output", number)):
-                cl.enqueue_copy(queue, _bytes(result), place.buffer, is_blocking=False)
+                copies.append(cl.enqueue_copy(queue, _bytes(result), place.buffer, is_blocking=False))
                 continue
             # mapping is what makes the device's writes visible in the array
             flags = cl.map_flags.READ
