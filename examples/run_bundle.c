@@ -7,10 +7,15 @@
  *   ./run_bundle model.tinf bench 1000                microseconds a run: the least and the mean
  *
  * --threads N, --target NAME, --key HEX (a trusted public key, 64 digits), --require-signature follow.
+ * With -DWITH_OPENCL, tinyinfer_opencl.c in place of tinyinfer.c and -ldl: --opencl DEVICE (a number, a part of a name,
+ * or "" for the first), --cache FILE (keeps the built program), --library FILE (in place of libOpenCL).
  * An installed package keeps tinyinfer.c and tinyinfer.h in tinyinfer/bundle/c. Exit codes: 0 good, 1 a golden vector failed, 2 anything else.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "tinyinfer.h"
+#ifdef WITH_OPENCL
+#include "tinyinfer_opencl.h"
+#endif
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,6 +123,41 @@ static int parse_key(const char *hex, uint8_t key[32]) {
   return 1;
 }
 
+#ifdef WITH_OPENCL
+static ti_opencl_options opencl;
+static int on_opencl;
+static void print_log(void *user, const char *text) {
+  (void)user;
+  fprintf(stderr, "%s\n", text);
+}
+/* Whether `word` is one of this device's options, whose value is `value`. */
+static int takes(const char *word, const char *value) {
+  opencl.log = print_log;
+  if (strcmp(word, "--opencl") == 0) {
+    on_opencl = 1;
+    opencl.device = value;
+    return 1;
+  }
+  const char **place = strcmp(word, "--cache") == 0 ? &opencl.cache : strcmp(word, "--library") == 0 ? &opencl.library : NULL;
+  if (place != NULL) *place = value;
+  return place != NULL;
+}
+static ti_model *open_bundle(const char *path, const ti_options *options, ti_error *error) {
+  if (!on_opencl) return ti_open(path, options, error);
+  ti_model *model = ti_opencl_open(path, options, &opencl, error);
+  if (model != NULL) fprintf(stderr, "on %s\n", ti_opencl_device(model));
+  return model;
+}
+#else
+static int takes(const char *word, const char *value) {
+  (void)word, (void)value;
+  return 0;
+}
+static ti_model *open_bundle(const char *path, const ti_options *options, ti_error *error) {
+  return ti_open(path, options, error);
+}
+#endif
+
 int main(int count, char **words) {
   ti_options options = {0};
   ti_error error;
@@ -136,13 +176,15 @@ int main(int count, char **words) {
       options.key_count = 1;
     } else if (strcmp(words[i], "--require-signature") == 0) {
       options.require_signature = 1;
+    } else if (more && takes(words[i], words[i + 1])) {
+      i++;
     } else if (place < 4) {
       places[place++] = words[i];
     }
   }
   if (place == 0) return complain("usage: run_bundle model.tinf [info | verify | run IN OUT | bench RUNS] [options]");
   double start = microseconds();
-  ti_model *model = ti_open(places[0], &options, &error);
+  ti_model *model = open_bundle(places[0], &options, &error);
   if (model == NULL) return complain(ti_error_text(&error));
   fprintf(stderr, "opened in %.2f ms\n", (microseconds() - start) * 1e-3);
 

@@ -1,6 +1,10 @@
 /* What tests do to a bundle: hash it again, and open, run and verify it with kernels that only return. Includes the
- * runtime itself, for its hash and its tables. */
+ * runtime itself, for its hash and its tables. With OPENCL_LIBRARY, the file of one, it is the launcher for OpenCL. */
+#ifdef OPENCL_LIBRARY
+#include "tinyinfer_opencl.c"
+#else
 #include "tinyinfer.c"
+#endif
 
 enum { CODE_BYTES = 256, MAX_ATTEMPT_BYTES = 1 << 24, MAX_ATTEMPT_CHUNKS = 100000 };
 
@@ -37,7 +41,12 @@ static bool attempt(const byte *file, size_t size, unsigned threads) {
   ti_options options = {.threads = threads, .max_loop_iterations = 1000};
   options.code = code_that_returns();
   options.code_size = CODE_BYTES;
+#ifdef OPENCL_LIBRARY
+  static const ti_opencl_options opencl = {.library = OPENCL_LIBRARY};
+  ti_model *m = ti_opencl_open_memory(file, size, &options, &opencl, &error);
+#else
   ti_model *m = ti_open_memory(file, size, &options, &error);
+#endif
   if (m == NULL) {
     if (error.code == TI_OK || strncmp(error.text, "bundle: ", 8) != 0 || strchr(error.text, '\n') != NULL) abort();
     return false;

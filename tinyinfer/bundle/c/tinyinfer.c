@@ -555,10 +555,10 @@ struct ti_model {
   ti_value *values;
   i64 *dims;
   const byte **tensors;
-  launch *launches;
-  loop *loops;
-  block expanded;
+  launch *launches; loop *loops; block expanded;
   ti_context *context;
+  void *device, (*device_close)(ti_model *); /* where another runtime runs the launches, as tinyinfer_opencl.c */
+  bool (*device_run)(const voice *, ti_model *, const void *const *inputs, void *const *outputs);
 };
 static const byte *item(const ti_model *m, unsigned which, u32 i) { return record(m->tables[which], i); }
 static bool has(const ti_model *m, unsigned t, u32 first, u64 n) { return inside(first, n, m->tables[t].count); }
@@ -1172,6 +1172,7 @@ static bool run(const voice *v, ti_context *c, const void *const *inputs, void *
     REFUSE(fixed != 0 && value->bytes != 0 && memcmp(at, m->tensors[fixed - 1], value->bytes) != 0, TI_ERROR_INPUT,
            "'%s' is not the value that the bundle was made for", value->name);
   }
+  if (m->device_run != NULL) return m->device_run(v, c->model, inputs, outputs);
   NO_MEMORY(arena == NULL && c->arena.at == NULL && !block_make(&c->arena, m->arena_bytes), "the arena");
   REFUSE((uintptr_t)arena % LINE != 0, TI_ERROR_ARGUMENT, "the arena is not at a multiple of 64");
   c->around = (scope){arena != NULL ? arena : c->arena.at, (void **)(uintptr_t)inputs, (void **)(uintptr_t)outputs};
@@ -1209,6 +1210,7 @@ ti_code ti_run(ti_model *m, const void *const *inputs, void *const *outputs, voi
 /* ---- Opening and closing ---- */
 void ti_close(ti_model *m) {
   if (m == NULL) return;
+  if (m->device_close != NULL) m->device_close(m);
   ti_context_close(m->context);
   void *const blocks[] = {m->expanded.memory, m->tensors, m->values, m->dims, m->names, m->launches, m->loops, m->name};
   for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) free(blocks[i]);

@@ -38,7 +38,8 @@ typedef enum {
   TI_ERROR_ARGUMENT,  /* wrong use of a function */
   TI_ERROR_INPUT,     /* an input is not the one that the bundle was made for */
   TI_ERROR_LIMIT,     /* a loop made more iterations than allowed */
-  TI_ERROR_VERIFY     /* a golden vector failed */
+  TI_ERROR_VERIFY,    /* a golden vector failed */
+  TI_ERROR_DEVICE     /* a driver refused something (tinyinfer_opencl.h) */
 } ti_code;
 /* What went wrong, in one line that begins with the name of the bundle; empty where nothing did. */
 typedef struct { ti_code code; char text[508]; } ti_error;

@@ -1,0 +1,214 @@
+/* An OpenCL library whose kernels do nothing, for tests of the launcher: it keeps buffers in memory of the host, stops
+ * the program where anything reaches outside of one, and fails where the environment says so.
+ *
+ *   FAKE_FAIL=clCreateBuffer:2   the second call fails
+ *   FAKE_TELL=1                  a line on stderr for each program built, and for each launch
+ */
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct { size_t size; unsigned char bytes[]; } buffer;
+typedef struct { size_t size; bool binary; char text[]; } program;
+typedef struct { char name[256]; uint64_t set; } kernel;
+
+static const char prefix[] = "BUILT ";
+enum { PREFIX = sizeof prefix - 1, LARGEST = 1 << 26 };
+static int platform = 1, device = 2;
+
+static bool failing(const char *name) {
+  static unsigned calls;
+  const char *wanted = getenv("FAKE_FAIL");
+  size_t length = strlen(name);
+  if (wanted == NULL || strncmp(wanted, name, length) != 0 || wanted[length] != ':') return false;
+  return ++calls == strtoul(wanted + length + 1, NULL, 10);
+}
+#define FAILS(code) if (failing(__func__)) return code
+#define FAILS_MAKING(code) if (failing(__func__)) return *answer = code, NULL
+static void need(bool held, const char *what) {
+  if (held) return;
+  fprintf(stderr, "the launcher is wrong: %s\n", what);
+  abort();
+}
+static int told(const void *from, size_t bytes, size_t size, void *to, size_t *needed) {
+  if (needed != NULL) *needed = bytes;
+  if (to == NULL) return 0;
+  if (size < bytes) return -30;
+  memcpy(to, from, bytes);
+  return 0;
+}
+static int told_text(const char *text, size_t size, void *to, size_t *needed) {
+  return told(text, strlen(text) + 1, size, to, needed);
+}
+static int told_number(uint64_t number, size_t width, size_t size, void *to, size_t *needed) {
+  return told(&number, width, size, to, needed);
+}
+static unsigned char *inside(buffer *b, size_t offset, size_t bytes) {
+  need(b != NULL && bytes > 0 && offset <= b->size && bytes <= b->size - offset, "bytes outside of a buffer");
+  return b->bytes + offset;
+}
+
+int clGetPlatformIDs(uint32_t most, void **to, uint32_t *count) {
+  FAILS(-1001);
+  need(most > 0, "room for platforms");
+  to[0] = &platform, *count = 1;
+  return 0;
+}
+int clGetPlatformInfo(void *p, uint32_t what, size_t size, void *to, size_t *needed) {
+  need(p == &platform, "a platform");
+  return told_text(what == 0x901 ? "OpenCL 1.2 fake" : "Tests", size, to, needed);
+}
+int clGetDeviceIDs(void *p, uint64_t type, uint32_t most, void **to, uint32_t *count) {
+  FAILS(-1);
+  need(p == &platform && type == 0xFFFFFFFF && most > 0, "all devices of a platform");
+  to[0] = &device, *count = 1;
+  return 0;
+}
+int clGetDeviceInfo(void *d, uint32_t what, size_t size, void *to, size_t *needed) {
+  need(d == &device, "a device");
+  switch (what) {
+    case 0x1000: return told_number(4, 8, size, to, needed);
+    case 0x1004: return told_number(256, sizeof(size_t), size, to, needed);
+    case 0x1016: return told_number(0, 4, size, to, needed);
+    case 0x101B: return told_number(0x80, 8, size, to, needed);
+    case 0x1023: return told_number(16384, 8, size, to, needed);
+    case 0x102B: return told_text("Fake GPU", size, to, needed);
+    case 0x102D: return told_text("7", size, to, needed);
+    case 0x102F: return told_text("OpenCL 1.2", size, to, needed);
+    case 0x1030: return told_text("cl_khr_other", size, to, needed);
+    case 0x1032: return told_number(0, 8, size, to, needed);
+    default: return -30;
+  }
+}
+void *clCreateContext(const intptr_t *properties, uint32_t count, void *const *d, void *callback, void *user, int *answer) {
+  FAILS_MAKING(-6);
+  need(properties == NULL && count == 1 && *d == &device && callback == NULL && user == NULL, "a context");
+  *answer = 0;
+  return malloc(1);
+}
+void *clCreateCommandQueue(void *context, void *d, uint64_t properties, int *answer) {
+  FAILS_MAKING(-6);
+  need(context != NULL && d == &device && properties == 0, "an in-order queue");
+  *answer = 0;
+  return malloc(1);
+}
+void *clCreateBuffer(void *context, uint64_t flags, size_t size, void *host, int *answer) {
+  FAILS_MAKING(-4);
+  need(context != NULL && flags == 1 && size > 0 && host == NULL, "a buffer");
+  buffer *made = size <= LARGEST ? calloc(1, sizeof *made + size) : NULL;
+  *answer = made == NULL ? -61 : 0;
+  if (made != NULL) made->size = size;
+  return made;
+}
+static program *make_program(const char *text, size_t size, bool binary) {
+  program *made = calloc(1, sizeof *made + size + 1);
+  if (made == NULL) abort();
+  made->size = size, made->binary = binary;
+  memcpy(made->text, text, size);
+  return made;
+}
+void *clCreateProgramWithSource(void *context, uint32_t count, const char **text, const size_t *size, int *answer) {
+  FAILS_MAKING(-6);
+  need(context != NULL && count == 1 && *size > 0, "a source");
+  *answer = 0;
+  return make_program(*text, *size, false);
+}
+void *clCreateProgramWithBinary(void *context, uint32_t count, void *const *d, const size_t *size,
+                                const unsigned char **bytes, int *status, int *answer) {
+  FAILS_MAKING(-42);
+  need(context != NULL && count == 1 && *d == &device && *size > PREFIX && memcmp(*bytes, prefix, PREFIX) == 0, "a binary");
+  *status = *answer = 0;
+  return make_program((const char *)*bytes + PREFIX, *size - PREFIX, true);
+}
+int clBuildProgram(program *p, uint32_t count, void *const *d, const char *options, void *callback, void *user) {
+  FAILS(-11);
+  need(count == 1 && *d == &device && options != NULL && callback == NULL && user == NULL, "a build");
+  if (getenv("FAKE_TELL") != NULL) fprintf(stderr, "built %s: %s\n", p->binary ? "a binary" : "source", options);
+  return strstr(p->text, "#error") != NULL ? -11 : 0;
+}
+int clGetProgramInfo(program *p, uint32_t what, size_t size, void *to, size_t *needed) {
+  FAILS(-44);
+  if (what == 0x1165) return told_number(p->size + PREFIX, sizeof(size_t), size, to, needed);
+  need(what == 0x1166 && size == sizeof(void *), "the binary of a program");
+  unsigned char *at = *(unsigned char **)to;
+  memcpy(at, prefix, PREFIX), memcpy(at + PREFIX, p->text, p->size);
+  return 0;
+}
+int clGetProgramBuildInfo(program *p, void *d, uint32_t what, size_t size, void *to, size_t *needed) {
+  FAILS(-30);
+  need(p != NULL && d == &device && what == 0x1183, "a log");
+  return told_text("line 1: error\nit says #error", size, to, needed);
+}
+void *clCreateKernel(program *p, const char *name, int *answer) {
+  FAILS_MAKING(-6);
+  char wanted[300];
+  (void)snprintf(wanted, sizeof wanted, "void %.250s(", name);
+  *answer = strstr(p->text, wanted) != NULL ? 0 : -46;
+  if (*answer != 0) return NULL;
+  kernel *made = calloc(1, sizeof *made);
+  if (made == NULL) abort();
+  (void)snprintf(made->name, sizeof made->name, "%.255s", name);
+  return made;
+}
+int clSetKernelArg(kernel *k, uint32_t number, size_t size, const void *value) {
+  FAILS(-49);
+  need(size == 8 || size == sizeof(void *), "arguments of 8 bytes");
+  if (number >= 64) return -49;
+  if (number % 2 == 0) need(*(void *const *)value != NULL, "a buffer as an argument");
+  k->set |= UINT64_C(1) << number;
+  return 0;
+}
+int clEnqueueNDRangeKernel(void *queue, kernel *k, uint32_t axes, const size_t *first, const size_t *total,
+                           const size_t *group, uint32_t count, void *const *events, void **event) {
+  FAILS(-5);
+  need(queue != NULL && axes == 3 && first == NULL && count == 0 && events == NULL && event == NULL, "a launch");
+  for (int i = 0; i < 3; i++) need(group[i] != 0 && total[i] % group[i] == 0, "groups that divide the items");
+  if (group[0] * group[1] * group[2] > 256) return -54;
+  if (((k->set + 1) & k->set) != 0) return -52;
+  if (getenv("FAKE_TELL") != NULL) fprintf(stderr, "launched %s\n", k->name);
+  return 0;
+}
+int clEnqueueWriteBuffer(void *queue, buffer *b, uint32_t blocking, size_t offset, size_t bytes, const void *from,
+                         uint32_t count, void *const *events, void **event) {
+  FAILS(-5);
+  need(queue != NULL && blocking <= 1 && count == 0 && events == NULL && event == NULL, "a write");
+  memcpy(inside(b, offset, bytes), from, bytes);
+  return 0;
+}
+int clEnqueueReadBuffer(void *queue, buffer *b, uint32_t blocking, size_t offset, size_t bytes, void *to, uint32_t count,
+                        void *const *events, void **event) {
+  FAILS(-5);
+  need(queue != NULL && blocking <= 1 && count == 0 && events == NULL && event == NULL, "a read");
+  memcpy(to, inside(b, offset, bytes), bytes);
+  return 0;
+}
+int clEnqueueCopyBuffer(void *queue, buffer *from, buffer *to, size_t start, size_t end, size_t bytes, uint32_t count,
+                        void *const *events, void **event) {
+  FAILS(-5);
+  need(queue != NULL && count == 0 && events == NULL && event == NULL, "a copy");
+  if (from == to && start < end + bytes && end < start + bytes) return -8;
+  memcpy(inside(to, end, bytes), inside(from, start, bytes), bytes);
+  return 0;
+}
+int clEnqueueFillBuffer(void *queue, buffer *b, const void *pattern, size_t width, size_t offset, size_t bytes,
+                        uint32_t count, void *const *events, void **event) {
+  FAILS(-5);
+  need(queue != NULL && count == 0 && events == NULL && event == NULL, "a fill");
+  if (offset % width != 0 || bytes % width != 0) return -30;
+  unsigned char *at = inside(b, offset, bytes);
+  for (size_t i = 0; i < bytes; i += width) memcpy(at + i, pattern, width);
+  return 0;
+}
+int clFinish(void *queue) {
+  FAILS(-5);
+  need(queue != NULL, "a queue");
+  return 0;
+}
+#define RELEASES(name) int name(void *what) { need(what != NULL, "something to release"); free(what); return 0; }
+RELEASES(clReleaseKernel)
+RELEASES(clReleaseProgram)
+RELEASES(clReleaseMemObject)
+RELEASES(clReleaseCommandQueue)
+RELEASES(clReleaseContext)

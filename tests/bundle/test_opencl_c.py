@@ -1,0 +1,243 @@
+"""The OpenCL launcher of the C runtime: on a device, and on a library that checks it and fails on purpose."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from c_tools import REPOSITORY, RUNTIME, STRICT, compiled, needed, run
+from opencl_tools import needed_opencl, save_graph
+from small_models import affine
+
+from tinyinfer.bundle.build import BuildOptions, build_bundle
+from tinyinfer.bundle.container import Container, Section, write_bundle
+from tinyinfer.bundle.targets import find_targets
+from tinyinfer.ir.oracle import evaluate
+
+FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent / "kernels"))
+
+from compiled import graph_of  # noqa: E402
+from random_graphs import case  # noqa: E402
+
+SOURCE = RUNTIME / "tinyinfer_opencl.c"
+SOURCES = [REPOSITORY / "examples" / "run_bundle.c", SOURCE]
+WITH = ["-DWITH_OPENCL", "-ldl"]
+SANITIZED = ["-std=gnu11", "-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+KINDS = ["convolution", "matmul", "rows", "pooling", "gathers", "concats", "reductions", "chains"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("opencl_c")
+
+
+@pytest.fixture(scope="module")
+def runner(folder: Path) -> Path:
+    return compiled(folder / "run_bundle", "gcc", SOURCES, "-O2", *STRICT, *WITH)
+
+
+@pytest.fixture(scope="module")
+def sanitized(folder: Path) -> Path:
+    return compiled(folder / "sanitized", "gcc", SOURCES, *SANITIZED, *WITH)
+
+
+@pytest.fixture(scope="module")
+def fake(folder: Path) -> Path:
+    return compiled(
+        folder / "libfake.so", "gcc", [FOLDER / "c" / "fake_opencl.c"], "-O1", "-g", "-shared", "-fPIC"
+    )
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path) -> Path:
+    path = folder / "affine.tinf"
+    build_bundle(affine(), find_targets(["OPENCL"]), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recurrent(folder: Path) -> Path:
+    """A bundle with a loop, weights stored small, and an input of one value."""
+    spec = importlib.util.spec_from_file_location("make_released", FOLDER / "released" / "make.py")
+    assert spec is not None and spec.loader is not None
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    path = folder / "recurrent.tinf"
+    build_bundle(make.model(), find_targets(["OPENCL"]), path, BuildOptions(values={"mode": 1}))
+    return path
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang-14", "aarch64-linux-gnu-gcc", "arm-linux-gnueabihf-gcc"])
+def test_the_launcher_compiles_without_a_warning(compiler: str, tmp_path: Path):
+    needed(compiler)
+    done = run(compiler, *STRICT, "-O2", "-c", SOURCE, "-o", tmp_path / "tinyinfer.o")
+    assert done.returncode == 0, done.stderr
+    for name in ("tinyinfer_opencl.h", "tinyinfer_opencl.c"):
+        assert max(map(len, (RUNTIME / name).read_text().splitlines())) <= 120
+
+
+def test_nothing_of_opencl_is_linked(runner: Path):
+    listed = subprocess.run(["ldd", str(runner)], capture_output=True, text=True, check=True).stdout
+    assert "OpenCL" not in listed
+
+
+# ---- on a device
+
+
+@pytest.mark.parametrize("bundle", ["small", "recurrent"])
+def test_golden_vectors_on_a_device(bundle: str, sanitized: Path, request: pytest.FixtureRequest):
+    needed_opencl()
+    # drivers keep memory until the process ends, which is no matter of the launcher
+    done = run(
+        sanitized, request.getfixturevalue(bundle), "verify", "--opencl", "", ASAN_OPTIONS="detect_leaks=0"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 failed" in done.stdout and "on " in done.stderr
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(2, 12))])
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_graphs_on_a_device(kind: str, seed: int, runner: Path, tmp_path: Path):
+    needed_opencl()
+    one = case(kind, seed)
+    graph = graph_of(*one.outputs)
+    feeds = {name: one.feeds[name].reshape(node.shape) for name, node in graph.inputs.items()}
+    wanted = evaluate(one.outputs, one.feeds)
+    save_graph(tmp_path / "random.tinf", graph, feeds, wanted, [_tolerance(array) for array in wanted])
+    done = run(runner, tmp_path / "random.tinf", "verify", "--opencl", "")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _tolerance(wanted: np.ndarray) -> float:
+    """What rounding may do, as a part of the greatest value."""
+    if wanted.dtype.kind not in "f":
+        return 0.0
+    finite = np.abs(wanted[np.isfinite(wanted)].astype(np.float64))
+    return (1e-2 if wanted.dtype == np.float16 else 1e-4) * max(1.0, float(finite.max(initial=0)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dtln_model_1",
+        "silero_vad_op18_ifless",
+        pytest.param("ultraface_rfb_320", marks=pytest.mark.sweep),
+        pytest.param("mobilenetv2_fp32_real_b", marks=pytest.mark.sweep),
+    ],
+)
+def test_real_models_on_a_device(
+    name: str,
+    shared_models: Path,
+    model_feeds: Callable[[str], dict[str, np.ndarray]],
+    runner: Path,
+    tmp_path: Path,
+):
+    needed_opencl()
+    values = {"silero_vad_op18_ifless": {"sr": np.array(16000)}}.get(name, {})
+    options = BuildOptions(shapes={k: v.shape for k, v in model_feeds(name).items()}, values=values)
+    build_bundle(shared_models / f"{name}.onnx", find_targets(["OPENCL"]), tmp_path / "a.tinf", options)
+    done = run(runner, tmp_path / "a.tinf", "verify", "--opencl", "0")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_said_where_there_is_no_device(runner: Path, small: Path, tmp_path: Path):
+    def said(*options: str, **environment: str) -> str:
+        done = run(runner, small, "verify", *options, **environment)
+        assert done.returncode == 2
+        return done.stderr.splitlines()[-1].rpartition("affine.tinf: ")[2]
+
+    assert said("--opencl", "", "--library", "/none.so").startswith("no OpenCL library /none.so: ")
+    assert "opencl is for a newer runtime" in said()
+    needed_opencl()
+    assert said("--opencl", "", OCL_ICD_VENDORS=str(tmp_path)).startswith("no OpenCL device: install")
+    assert said("--opencl", "adreno").startswith("no OpenCL device is 'adreno'; there are ")
+
+
+def test_what_is_said_of_a_program_that_does_not_compile(runner: Path, small: Path, tmp_path: Path):
+    needed_opencl()
+    path = tmp_path / "broken.tinf"
+    path.write_bytes(_changed_code(small, lambda code: code.replace(b"__kernel ", b"__kernel nonsense ", 1)))
+    done = run(runner, path, "verify", "--opencl", "")
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr  # the log, whole
+    assert "broken.tinf: the compiler of " in done.stderr.splitlines()[-1]
+
+
+def _changed_code(path: Path, change: Callable[[bytes], bytes]) -> bytes:
+    container = Container.open(path)
+    sections = []
+    for entry in container.entries:
+        data = container.data(entry).tobytes()
+        sections.append(
+            Section(entry.kind, change(data) if entry.kind == "CODE" else data, entry.group, entry.name)
+        )
+    return write_bundle(sections, minor=1)
+
+
+# ---- on the library of the tests
+
+MADE = """clGetPlatformIDs clGetDeviceIDs clCreateContext clCreateCommandQueue clCreateProgramWithSource
+clBuildProgram clCreateKernel clCreateBuffer clEnqueueWriteBuffer clSetKernelArg clEnqueueNDRangeKernel
+clEnqueueFillBuffer clEnqueueCopyBuffer clEnqueueReadBuffer clFinish""".split()
+
+
+@pytest.mark.parametrize("call", MADE)
+def test_every_call_may_fail(call: str, sanitized: Path, fake: Path, recurrent: Path):
+    failed = 0
+    for number in (1, 2, 3, 7):
+        done = run(
+            sanitized,
+            recurrent,
+            "verify",
+            "--opencl",
+            "",
+            "--library",
+            str(fake),
+            FAKE_FAIL=f"{call}:{number}",
+        )
+        message = done.stderr.splitlines()[-1]
+        assert done.returncode in (1, 2) and "recurrent.tinf: " in message, done.stderr
+        wrong = ("failed on Fake GPU", "no OpenCL device", "refused the program")
+        failed += done.returncode == 2 and any(text in message for text in wrong)
+        # kernels that do nothing compute nothing right
+        assert done.returncode == 2 or "golden vectors failed" in message
+    assert failed >= 1
+
+
+def test_the_built_program_is_kept(sanitized: Path, fake: Path, recurrent: Path, tmp_path: Path):
+    cache = tmp_path / "program.bin"
+
+    def built() -> str:
+        words = ["--opencl", "", "--library", str(fake), "--cache", str(cache)]
+        done = run(sanitized, recurrent, "info", *words, FAKE_TELL="1")
+        assert done.returncode == 0, done.stderr
+        return next(line for line in done.stderr.splitlines() if line.startswith("built"))
+
+    options = "-cl-std=CL1.2 -cl-fp32-correctly-rounded-divide-sqrt"
+    assert built() == f"built source: {options}"
+    assert [built(), built()] == [f"built a binary: {options}"] * 2
+    kept = cache.read_bytes()
+    for damaged in (b"", kept[:-1], kept[:40], b"?" + kept[1:], kept[:-1] + b"?"):
+        cache.write_bytes(damaged)
+        assert built() == f"built source: {options}"
+        assert cache.read_bytes() == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["program.bin"]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_hostile_numbers_for_the_launcher(seed: int, folder: Path, fake: Path, recurrent: Path):
+    sources = [FOLDER / "c" / "hostile.c"]
+    library = f'-DOPENCL_LIBRARY="{fake}"'
+    flags = [*SANITIZED, "-I", str(FOLDER / "c"), library, "-ldl"]
+    program = compiled(folder / f"hostile{seed}", "gcc", sources, *flags)
+    limits = {"ASAN_OPTIONS": "allocator_may_return_null=1"}
+    done = run(program, "mutants", recurrent, str(seed), "1500", **limits)
+    assert done.returncode == 0, done.stderr[-3000:]
+    tried, ran = (int(word) for word in done.stdout.split() if word.isdigit())
+    assert tried == 1500 and tried // 10 < ran < tried
