@@ -52,50 +52,45 @@ def _translated(text: str) -> str:
     return text
 
 
-HELPERS = {
-    **{name: _translated(text) for name, text in C11_HELPERS.items()},
-    **{
-        f"ti_bits_of_{kind}": f"""\
-static inline {bits} ti_bits_of_{kind}({kind} x) {{
-    return as_{bits}(x);
-}}"""
-        for kind, bits in (("float", "uint"), ("double", "ulong"))
-    },
-    **{
-        f"ti_{kind}_of_bits": f"""\
-static inline {kind} ti_{kind}_of_bits({bits} bits) {{
-    return as_{kind}(bits);
-}}"""
-        for kind, bits in (("float", "uint"), ("double", "ulong"))
-    },
-    **{
-        name: text.replace("KIND", kind)
-        for kind in ("float", "double")
-        for name, text in (
-            (
-                f"ti_round_{kind}",
-                """\
-static inline KIND ti_round_KIND(KIND x) {
-    return rint(x);
-}""",
-            ),
-            # where it is slow, fma is emulated in thousands of instructions
-            *(
-                (
-                    f"ti_{name}_{kind}",
-                    f"""\
-static inline KIND ti_{name}_KIND(KIND a, KIND b, KIND c) {{
-#ifdef FP_FAST_FMA{"F" if kind == "float" else ""}
+def _float_helpers(kind: str) -> dict[str, str]:
+    """What OpenCL C has functions of its own for."""
+    bits, fast = ("uint", "FP_FAST_FMAF") if kind == "float" else ("ulong", "FP_FAST_FMA")
+    multiply_add = {
+        # where it is slow, fma is emulated in thousands of instructions
+        f"ti_{name}_{kind}": f"""\
+static inline {kind} ti_{name}_{kind}({kind} a, {kind} b, {kind} c) {{
+#ifdef {fast}
     return fma(a, b, c);
 #else
     return mad(a, b, c);
 #endif
+}}"""
+        for name in ("fused", "multiply_add")
+    }
+    return multiply_add | {
+        f"ti_bits_of_{kind}": f"""\
+static inline {bits} ti_bits_of_{kind}({kind} x) {{
+    return as_{bits}(x);
 }}""",
-                )
-                for name in ("fused", "multiply_add")
-            ),
-        )
-    },
+        f"ti_{kind}_of_bits": f"""\
+static inline {kind} ti_{kind}_of_bits({bits} bits) {{
+    return as_{kind}(bits);
+}}""",
+        f"ti_round_{kind}": f"""\
+static inline {kind} ti_round_{kind}({kind} x) {{
+    return rint(x);
+}}""",
+    }
+
+
+HELPERS = {
+    **{name: _translated(text) for name, text in C11_HELPERS.items()},
+    **_float_helpers("float"),
+    **_float_helpers("double"),
+    "ti_exp_float": """\
+static inline float ti_exp_float(float x) {
+    return exp(x);
+}""",
     "ti_round_f16": """\
 static inline float ti_round_f16(float x) {
     ushort bits;
@@ -103,6 +98,7 @@ static inline float ti_round_f16(float x) {
     return vload_half(0, (const half *)&bits);
 }""",
 }
+"""In the order of C11's, in which each needs only earlier ones."""
 
 
 def cast(text: str, source: str, target: str) -> str:
