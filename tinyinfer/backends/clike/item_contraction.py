@@ -63,14 +63,14 @@ class ItemContractionPrinter:
         inside = [f"{c} < {n}" for c, n, t in zip((column, row), counts, s.work.total) if t > n]
         if s.split > 1:
             w.do("const int t = (int)get_local_id(2);")
-            w.do(f"const {w.index} g2 = (int)get_group_id(2);")
             column, row = (self._clamped(c, n, t) for c, n, t in zip((column, row), counts, s.work.total))
-        else:
-            dimension_counter(w, 2, "g2")
-            if inside:
-                w.do(f"if (!({' && '.join(inside)})) return;")
+        elif inside:
+            w.do(f"if (!({' && '.join(inside)})) return;")
             inside = []
         p = Position({nest.panels.panel: ((column,), 0), nest.panels.lane: ((), 0)})
+        if groups:
+            # groups of work-items are as deep along this dimension as the team
+            w.do(f"const {w.index} g2 = ({w.index})get_group_id(2);")
         p = place_items(w, p, self.names, groups, "g2")
         p = place_items(w, p, self.names, rows, row)
         positions, written = self._rows(p)
