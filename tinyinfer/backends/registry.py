@@ -11,10 +11,11 @@ from tinyinfer.backends.base import Device
 _DEVICES = {
     "CPU": ("tinyinfer.backends.cpu.device", "CpuDevice"),
     "OPENCL": ("tinyinfer.backends.opencl.device", "OpenclDevice"),
+    "QCOM": ("tinyinfer.backends.qcom.device", "QcomDevice"),
     "REFERENCE": ("tinyinfer.backends.reference.device", "ReferenceDevice"),
 }
 
-_SELECTABLE = frozenset(("OPENCL",))
+_SELECTABLE = frozenset(("OPENCL", "QCOM"))
 """Devices of which a machine may have several: "opencl:0" or "opencl:name" chooses one."""
 
 _SUFFIX = "ExecutionProvider"

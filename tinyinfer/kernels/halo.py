@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinyinfer.kernels.image import PITCH, TEXEL
 from tinyinfer.kernels.layout import Buffer
 
 
 @dataclass(frozen=True)
 class HaloRegion:
     """Runs of `length` contiguous elements at `start` + Σ counter · stride over the `loops` (count,
-    stride)."""
+    stride); whole texels where the buffer lies in an `image`."""
 
     start: int
     loops: tuple[tuple[int, int], ...]
     length: int
+    image: bool = False
 
 
 def halo_regions(buffer: Buffer) -> list[HaloRegion]:
@@ -27,8 +29,12 @@ def halo_regions(buffer: Buffer) -> list[HaloRegion]:
     for d in buffer.order:
         before, after = halo[d]
         for first, count in ((0, before), (before + shape[d], after)):
-            if count:
-                regions.append(HaloRegion(start + first * strides[d], tuple(loops), count * strides[d]))
+            if not count:
+                continue
+            at, length, over = start + first * strides[d], count * strides[d], tuple(loops)
+            if buffer.image is not None and length % PITCH == 0:
+                length, over = buffer.image.width * TEXEL, (*loops, (length // PITCH, PITCH))
+            regions.append(HaloRegion(at, over, length, buffer.image is not None))
         start += before * strides[d]
         if shape[d] > 1:
             loops.append((shape[d], strides[d]))

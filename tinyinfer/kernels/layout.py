@@ -15,6 +15,7 @@ import numpy as np
 from tinyinfer.ir.index import Index, Slot, atoms_of, row_major_strides
 from tinyinfer.ir.node import Node
 from tinyinfer.kernels.access import walk_with_indices
+from tinyinfer.kernels.image import Image, ImageLimits, image_strides
 
 ALIASING_BYTES = 4096
 """Rows whose stride is a multiple of this fall into the same L1 sets; such strides get one vector more."""
@@ -42,6 +43,8 @@ class Buffer:
     """Whether a scatter writes into the value's own storage, so that it is gone once the plan has run."""
     dense: bool = False
     """Row-major without halo or padding: what a loop walks by rows."""
+    image: Image | None = None
+    """The image that holds the value; addresses are then those of `kernels.image`."""
 
     def __post_init__(self) -> None:
         self.halo = [[0, 0] for _ in self.value.shape]
@@ -59,7 +62,7 @@ class Buffer:
 
     @property
     def nbytes(self) -> int:
-        return self.elements * self.itemsize
+        return self.elements * self.itemsize if self.image is None else self.image.nbytes
 
     def place(self) -> None:
         """Fix strides, offset and size. Parents are placed before their parts."""
@@ -92,6 +95,15 @@ class Buffer:
         self.strides = tuple(strides)
         self.offset = sum(b * s for (b, _), s in zip(self.halo, strides))
         self.elements = max(step, 1)
+
+    def place_in_image(self, limits: ImageLimits) -> None:
+        """Fix the strides of an image, if the value can have one."""
+        assert self.order is not None and self.parent is None
+        padded = {d: n + sum(self.halo[d]) for d, n in enumerate(self.value.shape)}
+        made = image_strides(padded, self.order, limits)
+        if made is not None:
+            self.image, self.strides = made
+            self.offset = sum(b * s for (b, _), s in zip(self.halo, self.strides))
 
     def ask_halo(self, wanted: list[tuple[int, int]], fill: float | int | bool) -> bool:
         """Whether readers may step outside by `wanted` (before, after) per dimension and find `fill`

@@ -17,6 +17,7 @@ from tinyinfer.ir.node import Literal, Node
 from tinyinfer.kernels.access import ACCESSES, Access, Update, ValueUpdate, rebuild, walk_with_indices
 from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import Expr, expression, walk
+from tinyinfer.kernels.image import PITCH, Image, ImageLimits, texels
 from tinyinfer.kernels.layout import Buffer
 from tinyinfer.kernels.lower import LoweredKernel
 from tinyinfer.kernels.nest import LoopNest, indices_of, join_terms, map_indices, mergeable
@@ -37,9 +38,14 @@ class PackedConstant:
     offset: int = 0
     panel_axis: int = -1
     columns: int = 0
+    image: Image | None = None
+    """The image that holds it: a row for each element of all axes but the last two."""
 
     def array(self) -> np.ndarray:
-        """The parameter's content; a view of the constant where no padding is needed."""
+        """The parameter's content; a view of the constant where nothing need be padded or converted."""
+        return self._plain() if self.image is None else texels(self._plain(), self.image)
+
+    def _plain(self) -> np.ndarray:
         flat = np.ascontiguousarray(self.literal.array).reshape(-1)
         size = flat.itemsize
         if self.panel_axis >= 0:
@@ -240,6 +246,39 @@ def aligned_arguments(kernel: PhysicalKernel) -> tuple[bool, ...]:
 
 
 
+def image_arguments(kernel: PhysicalKernel) -> tuple[bool, ...]:
+    """Which arguments lie in images."""
+    return tuple(a.image is not None for a in kernel.arguments)
+
+
+def panels_in_image(c: ContractionNest, limits: ImageLimits) -> ContractionNest:
+    """The nest with its packed operand in an image, x the panel's columns and y the step of the sum, where
+    its numbers and its size allow that."""
+    packed = c.physical.arguments[c.b.argument]
+    if not isinstance(packed, PackedConstant) or not c.packed or packed.literal.dtype != "float32":
+        return c
+    panels, width = packed.shape[-2:]
+    image = limits.image(panels * width, int(np.prod(packed.shape[:-2], dtype=np.int64)))
+    if image is None or not _holds(limits.dtype, packed.literal.array):
+        return c
+    row = panels * width
+    terms = {
+        a: s if a in (c.panels.panel, c.panels.lane) else s // row * PITCH for a, s in c.b.address.terms
+    }
+    arguments = list(c.physical.arguments)
+    arguments[c.b.argument] = replace(packed, image=image)
+    return replace(
+        c,
+        physical=replace(c.physical, arguments=arguments),
+        b=replace(c.b, address=linear(terms, c.b.address.const)),
+    )
+
+
+def _holds(dtype: str, array: np.ndarray) -> bool:
+    """Whether a float type has the magnitude of all numbers."""
+    return not array.size or bool(np.abs(array).max() <= np.finfo(dtype).max)
+
+
 def build_contraction(
     kernel: PhysicalKernel, c: Contraction, width: int, panels_outside: bool = True
 ) -> ContractionNest:
@@ -354,10 +393,11 @@ def rebase(
     """Move the smallest literal of each argument's addresses into the argument's pointer.
 
     Equal kernels on different slices of a buffer become the same code. `accesses` are further ones, not in
-    the body. Arguments that are read under guards stay: their guarded reads fall back to element 0.
+    the body. Arguments that are read under guards stay: their guarded reads fall back to element 0. So do
+    those in images, which have no pointers.
     """
     least: dict[int, int] = {0: kernel.nest.store.const}
-    fixed: set[int] = set()
+    fixed = {i for i, a in enumerate(kernel.arguments) if a.image is not None}
     loads = [e.attrs for e in walk_with_indices(kernel.nest.body) if e.op in ACCESSES]
     for access in (*loads, *accesses):
         have = least.get(access.argument)

@@ -19,10 +19,12 @@ from tinyinfer.budget import check_time
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.index import Axis
 from tinyinfer.ir.node import Graph, Node
-from tinyinfer.kernels.assign import LoopKernel, assign
+from tinyinfer.kernels.assign import Assigned, LoopKernel, assign
 from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.expression import walk
 from tinyinfer.kernels.halo import HaloRegion, halo_regions
+from tinyinfer.kernels.image import Image, ImageLimits, share_images, writes_texels
+from tinyinfer.kernels.image_storage import place_buffers
 from tinyinfer.kernels.layout import Buffer
 from tinyinfer.kernels.lower import LoweredKernel
 from tinyinfer.kernels.nest import LoopNest, free_axes, merge_axes
@@ -70,6 +72,10 @@ class Machine(Protocol):
     @property
     def halo_bytes(self) -> int:
         """Memory that may be spent on buffers whose halo is then written once, not in each run."""
+
+    @property
+    def images(self) -> ImageLimits | None:
+        """The images that values may be stored in; None: there are buffers only."""
 
     def choice(self, physical: PhysicalKernel, roles: Contraction) -> Choice:
         """A contraction whose schedule is to be chosen."""
@@ -130,34 +136,43 @@ class Step:
 
 @dataclass
 class Parameters:
-    """The constants that the kernels of a plan read, each once, and their numbers."""
+    """The constants that the kernels of a plan read, each once, their numbers, and those in images."""
 
     arrays: list[np.ndarray] = field(default_factory=list)
     numbers: dict[PackedConstant, int] = field(default_factory=dict)
+    images: dict[int, Image] = field(default_factory=dict)
 
     def number(self, constant: PackedConstant) -> int:
         if constant not in self.numbers:
             self.numbers[constant] = len(self.arrays)
             self.arrays.append(constant.array())
+            if constant.image is not None:
+                self.images[self.numbers[constant]] = constant.image
         return self.numbers[constant]
 
 
 def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) -> Plan:
     """The plan of a graph whose passes have run."""
     parameters = Parameters()
-    buffers, steps = build_steps(graph, printer, options, parameters)
+    buffers, steps = build_steps(graph, printer, options, parameters, printer.machine.images)
     return _finish(graph, buffers, steps, options, parameters, printer.machine.halo_bytes)
 
 
 def build_steps(
-    graph: Graph, printer: KernelPrinter, options: CompileOptions, parameters: Parameters
+    graph: Graph,
+    printer: KernelPrinter,
+    options: CompileOptions,
+    parameters: Parameters,
+    images: ImageLimits | None = None,
 ) -> tuple[dict[Node, Buffer], list[Step]]:
-    """Where the values of a graph lie, and its launches in order; those of bodies of loops are complete."""
+    """Where the values of a graph lie, and its launches in order; those of bodies of loops are complete.
+
+    Values may lie in `images`.
+    """
     from tinyinfer.kernels.plan_loop import bring_loops_together, loop_step
 
     assigned = assign(graph, options.fuse)
-    for buffer in assigned.buffers.values():
-        buffer.place()
+    _place(assigned, printer.machine, images, options.tuning)
     steps: list[Step] = []
     haloed: set[Buffer] = set()
     for lowered, contraction in zip(assigned.kernels, assigned.contractions):
@@ -180,6 +195,34 @@ def build_steps(
         else:
             steps.append(_map_step(physical, printer, options.tuning))
     return assigned.buffers, bring_loops_together(steps)
+
+
+def _place(assigned: Assigned, machine: Machine, images: ImageLimits | None, tuning: Tuning) -> None:
+    """Fix where every value lies. Those whose kernels do not write whole texels leave their images."""
+    refused: set[Buffer] = set()
+    while True:
+        place_buffers(assigned, images, refused)
+        failed = set()
+        for lowered, contraction in zip(assigned.kernels, assigned.contractions):
+            if isinstance(lowered, LoopKernel) or not lowered.root.size:
+                continue
+            owner = assigned.buffers[lowered.root].storage
+            if owner.image is None:
+                continue
+            physical = to_physical(lowered, assigned.buffers)
+            if contraction is not None:
+                nest = machine.choice(physical, contraction).nest(1)
+                fits = writes_texels(nest.physical.nest.store, nest.panels.lane)
+                fits = fits and nest.panels.columns % nest.panels.lane.size == 0
+            else:
+                based = prepare_map(physical, machine)
+                schedule = machine.map(based, tuning)
+                fits = schedule.lanes > 1 and writes_texels(based.nest.store, schedule.contiguous)
+            if not fits:
+                failed.add(owner)
+        if not failed:
+            return
+        refused |= failed
 
 
 @lru_cache(maxsize=1)
@@ -368,10 +411,12 @@ def _halo_step(buffer: Buffer, printer: KernelPrinter) -> Step:
 
 
 def place_steps(
-    steps: list[Step], parameters: Parameters, keep: bool = False, halo_bytes: int = 0
+    steps: list[Step], parameters: Parameters, keep: bool = False, halo_bytes: int = 0,
+    images: list[Image] | None = None,
 ) -> tuple[list[Launch], dict[Buffer, int], int]:
     """The launches, the arena's offsets in bytes, and its size. `keep` gives every buffer memory for ever;
-    `halo_bytes` is how much may be given so to buffers with a halo, which is then written once."""
+    `halo_bytes` is how much may be given so to buffers with a halo, which is then written once. What images
+    there must be is added to `images`."""
     lifetimes: dict[Buffer, list[int]] = {}
     first = 0
     for position, step in enumerate(steps):
@@ -387,8 +432,14 @@ def place_steps(
                 span[1] = max(span[1], position + 1) if span[1] == position else span[1]
     lasting = _lasting(steps, halo_bytes)
     lifetimes = {b: [0, len(steps)] if keep or b in lasting else span for b, span in lifetimes.items()}
-    offsets, total = pack([(first, last, b.nbytes) for b, (first, last) in lifetimes.items()])
-    place = dict(zip(lifetimes, offsets))
+    linear = {b: span for b, span in lifetimes.items() if b.image is None}
+    offsets, total = pack([(first, last, b.nbytes) for b, (first, last) in linear.items()])
+    place = dict(zip(linear, offsets))
+    in_images = {b: (first, last, b.image) for b, (first, last) in lifetimes.items() if b.image is not None}
+    numbers, shared = share_images(list(in_images.values()))
+    image_of = dict(zip(in_images, numbers))
+    if images is not None:
+        images.extend(shared)
     pending: list[tuple[Buffer, bool]] = []
     launches = []
     for step in steps:
@@ -401,6 +452,8 @@ def place_steps(
             elif a.space == "parameter":
                 whole = PackedConstant(a.value.attrs, a.value.shape, a.strides)
                 refs.append(BufferRef("parameter", parameters.number(whole), moved * a.itemsize))
+            elif a.image is not None:
+                refs.append(BufferRef("image", image_of[a]))
             elif a.space == "arena":
                 refs.append(BufferRef("arena", 0, place[a] + moved * a.itemsize))
             else:
@@ -408,7 +461,11 @@ def place_steps(
         used = [(a, i < step.writes) for i, a in enumerate(step.arguments) if isinstance(a, Buffer)]
         if step.updates:
             used.append((used[0][0], False))
-        waits = any(_conflict(a, written, b, before, place) for a, written in used for b, before in pending)
+        waits = any(
+            _conflict(a, written, b, before, place, image_of)
+            for a, written in used
+            for b, before in pending
+        )
         if waits:
             pending = []
         pending += used
@@ -450,7 +507,8 @@ def _finish(
     parameters: Parameters,
     halo_bytes: int,
 ) -> Plan:
-    launches, place, total = place_steps(steps, parameters, options.keep_values, halo_bytes)
+    images: list[Image] = []
+    launches, place, total = place_steps(steps, parameters, options.keep_values, halo_bytes, images)
     kept = [
         KeptValue(n, place[b.storage] + b.offset * b.itemsize, tuple(s * b.itemsize for s in b.strides))
         for n, b in buffers.items()
@@ -472,6 +530,8 @@ def _finish(
         total,
         stages,
         kept,
+        images,
+        parameters.images,
     )
 
 
@@ -500,7 +560,14 @@ def launches_text(launches: Iterable[Launch], indent: str = "") -> str:
     return "\n".join(lines)
 
 
-def _conflict(a: Buffer, a_written: bool, b: Buffer, b_written: bool, place: dict[Buffer, int]) -> bool:
+def _conflict(
+    a: Buffer,
+    a_written: bool,
+    b: Buffer,
+    b_written: bool,
+    place: dict[Buffer, int],
+    images: dict[Buffer, int],
+) -> bool:
     """Whether a launch that uses `a` must wait for an earlier one that uses `b`.
 
     Two writers of one storage are parts of one concatenation, or its halo, and touch different elements.
@@ -509,6 +576,8 @@ def _conflict(a: Buffer, a_written: bool, b: Buffer, b_written: bool, place: dic
         return False
     if a is b:
         return a_written != b_written
+    if a in images and b in images:
+        return images[a] == images[b]
     if a in place and b in place:
         return place[a] < place[b] + b.nbytes and place[b] < place[a] + a.nbytes
     return False

@@ -58,6 +58,7 @@ class MachineModel:
     lanes: int
     registers: int
     halo_bytes: ClassVar[int] = 0
+    images: ClassVar[None] = None
 
     def choice(self, physical: PhysicalKernel, roles: Contraction) -> ContractionChoice:
         from tinyinfer.kernels.schedule_space import ContractionChoice

@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, ClassVar
 from tinyinfer.ir.index import Axis
 from tinyinfer.kernels.contraction import Contraction
 from tinyinfer.kernels.halo import HaloRegion
+from tinyinfer.kernels.image import TEXEL, ImageLimits
 from tinyinfer.kernels.nest import LoopNest
-from tinyinfer.kernels.physical import PhysicalKernel, aligned_arguments
+from tinyinfer.kernels.physical import PhysicalKernel, aligned_arguments, image_arguments
 from tinyinfer.kernels.tuning import Tuning
 from tinyinfer.runtime.plan import WorkSizes
 
 if TYPE_CHECKING:
     from tinyinfer.kernels.schedule_gpu_contraction import GpuContractionChoice
     from tinyinfer.kernels.schedule_gpu_map import GpuMapSchedule
-
-GROUP = 128
-"""Work-items of a group where nothing else decides."""
 
 MOST_GROUPS = 65535
 """Groups along the second and third dimension; some drivers take no more."""
@@ -43,6 +41,16 @@ class GpuModel:
     lanes: int = 4
     halo_bytes: int = 64 << 20
     """Launches cost more than memory: so much of it is spent on not writing halos again."""
+    images: ImageLimits | None = None
+    """Images that values are stored in where they can be; None: there are buffers only."""
+    rows: tuple[int, ...] = (1, 2, 4, 8)
+    """Numbers of rows that a work-item's block of a contraction may have."""
+    vectors: tuple[int, ...] = (1, 2)
+    """Numbers of vectors of columns that it may have."""
+    unroll: int = 4
+    """Steps of a contraction's sum that are written out."""
+    group: int = 128
+    """Work-items of a group where nothing else decides."""
 
     @property
     def plenty(self) -> int:
@@ -57,12 +65,15 @@ class GpuModel:
     def vector_axis(self, nest: LoopNest) -> Axis | None:
         from tinyinfer.kernels.schedule_gpu_map import schedule_gpu_map
 
-        return schedule_gpu_map(nest, self, (False,) * len(nest.dtypes)).contiguous
+        nothing = (False,) * len(nest.dtypes)
+        return schedule_gpu_map(nest, self, nothing, nothing).contiguous
 
     def map(self, physical: PhysicalKernel, tuning: Tuning) -> GpuMapSchedule:
         from tinyinfer.kernels.schedule_gpu_map import schedule_gpu_map
 
-        return schedule_gpu_map(physical.nest, self, aligned_arguments(physical))
+        return schedule_gpu_map(
+            physical.nest, self, aligned_arguments(physical), image_arguments(physical)
+        )
 
     def scatter(self, nest: LoopNest, independent: frozenset[Axis]) -> GpuScatterSchedule:
         parallel = tuple(a for a in nest.axes if a in independent)
@@ -103,7 +114,7 @@ def count_of(steps: Steps) -> int:
 def work_sizes(grid: Grid, model: GpuModel) -> WorkSizes:
     """Groups for a grid whose work-items have nothing to do with each other."""
     counts = [count_of(s) for s in grid]
-    room = min(GROUP, model.group_limit)
+    room = min(model.group, model.group_limit)
     group = []
     for count, most in zip(counts, model.group_sizes):
         size = even_group(count, min(room, most))
@@ -142,4 +153,5 @@ def halo_elements(regions: tuple[HaloRegion, ...]) -> int:
 
 
 def elements_of(region: HaloRegion) -> int:
-    return region.length * prod(count for count, _ in region.loops)
+    """Elements, or texels of an image, that a halo's region has."""
+    return (region.length // TEXEL if region.image else region.length) * prod(n for n, _ in region.loops)

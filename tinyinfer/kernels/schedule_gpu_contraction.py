@@ -17,19 +17,18 @@ from tinyinfer.kernels.physical import (
     PhysicalKernel,
     aligned_arguments,
     build_contraction,
+    image_arguments,
     merge_contraction,
+    panels_in_image,
     rebase,
 )
 from tinyinfer.kernels.schedule_gpu import MOST_GROUPS, GpuModel, even_group, padded
 from tinyinfer.kernels.tuning import Tuning
 from tinyinfer.runtime.plan import WorkSizes
 
-ROWS = (1, 2, 4, 8)
 MOST_SUMS = 32
 """Sums that a work-item may hold: beyond that, registers cost too many work-items in flight."""
 
-UNROLL = 4
-GROUP_ITEMS = 128
 MOST_SPLIT = 16
 SPLIT_STEPS = 16
 """Steps of the sum that a member of a team should have at least."""
@@ -51,7 +50,8 @@ FAR_BYTES = 24.0
 @dataclass(frozen=True)
 class GpuContractionSchedule:
     """`rows` neighbours along the last m axis by `vectors` vectors of columns; the innermost k axis in steps
-    of `unroll`, the k axis number `split_axis` in `split` parts, one for each member of a team."""
+    of `unroll`, the k axis number `split_axis` in `split` parts, one for each member of a team. With `apart`
+    the last m axis has a dimension of the launch for itself."""
 
     lanes: int
     vectors: int
@@ -60,6 +60,8 @@ class GpuContractionSchedule:
     split: int
     split_axis: int
     aligned: tuple[bool, ...]
+    images: tuple[bool, ...]
+    apart: bool
     work: WorkSizes
     chunks: ClassVar[int] = 1
 
@@ -88,6 +90,8 @@ class GpuContractionChoice:
         if made is None:
             width = vectors * self.model.lanes
             made = build_contraction(self.physical, self.roles, width, panels_outside=False)
+            if self.model.images is not None:
+                made = panels_in_image(made, self.model.images)
             made = merge_contraction(made)
             based, (a, b) = rebase(made.physical, (made.a, made.b))
             made = replace(made, physical=based, a=a, b=b, epilogue=based.nest.body)
@@ -104,17 +108,17 @@ class GpuContractionChoice:
         """The heuristic schedule: what was tuned for processors says nothing of work-items."""
         needed = ceil(self.roles.vector.size / self.model.lanes)
         c = self.nest(1)
-        vectors = min((v for v in (1, 2) if v <= needed), key=lambda v: _best(c, v, self.model)[0])
+        possible = [v for v in self.model.vectors if v <= needed]
+        vectors = min(possible, key=lambda v: _best(c, v, self.model)[0])
         nest = self.nest(vectors)
-        aligned = aligned_arguments(nest.physical)
-        return schedule_gpu_contraction(nest, vectors, self.model, aligned)
+        return schedule_gpu_contraction(nest, vectors, self.model)
 
 
 def _best(c: ContractionNest, vectors: int, model: GpuModel) -> tuple[float, int, int]:
     """(cost, rows, split) of the cheapest block with panels of this many vectors."""
     return min(
         (_cost(c, rows, vectors, split, model), rows, split)
-        for rows in ROWS
+        for rows in model.rows
         if rows * vectors <= MOST_SUMS // 4 and (rows == 1 or (c.m and rows < 2 * c.m[-1].size))
         for split in _splits(c, model)
         if split == 1 or _shared_bytes(rows * vectors, split, model) <= model.local_bytes
@@ -132,7 +136,7 @@ def _cost(c: ContractionNest, rows: int, vectors: int, split: int, model: GpuMod
     tiles, panels = _tiles(c, rows), ceil(c.panels.columns / (vectors * model.lanes))
     width, height = _group(tiles, panels, rows * vectors, split, model)
     items = tiles * panels * groups * split
-    quarter = UNROLL if _contiguous(c) else 1
+    quarter = model.lanes if _contiguous(c) else 1
     step = rows * vectors * model.lanes + READ * (rows / quarter + vectors)
     resident = model.compute_units * model.wave * 32
     waves = ceil(items / resident)
@@ -152,7 +156,7 @@ def _tiles(c: ContractionNest, rows: int) -> int:
 
 def _group(tiles: int, panels: int, sums: int, split: int, model: GpuModel) -> tuple[int, int]:
     """Panels and blocks of rows of one group, whose members keep `sums` vectors of sums each."""
-    room = max(1, min(GROUP_ITEMS if split == 1 else 2 * GROUP_ITEMS, model.group_limit) // split)
+    room = max(1, min(model.group if split == 1 else 2 * model.group, model.group_limit) // split)
     if split > 1:
         room = max(1, min(room, model.local_bytes // (_shared_bytes(sums, split, model))))
     width = even_group(panels, min(16, room, model.group_sizes[0]))
@@ -169,16 +173,22 @@ def _contiguous(c: ContractionNest) -> bool:
     return bool(c.k) and c.a.address.coefficient(c.k[-1]) == 1 and not c.a.guards
 
 
-def schedule_gpu_contraction(
-    c: ContractionNest, vectors: int, model: GpuModel, aligned: tuple[bool, ...]
-) -> GpuContractionSchedule:
+def schedule_gpu_contraction(c: ContractionNest, vectors: int, model: GpuModel) -> GpuContractionSchedule:
     """The heuristic schedule of a contraction whose panels are `vectors` wide."""
+    aligned, images = aligned_arguments(c.physical), image_arguments(c.physical)
     _, rows, split = _best(c, vectors, model)
-    tiles, panels = _tiles(c, rows), c.panels.panel.size
-    groups = prod(a.size for a in c.groups)
+    groups, panels = prod(a.size for a in c.groups), c.panels.panel.size
+    outer = prod(a.size for a in c.m[:-1])
+    apart = split == 1 and any(images) and outer * groups <= MOST_GROUPS
+    tiles = _tiles(c, rows)
+    if apart:
+        groups, tiles = groups * outer, tiles // outer
     width, height = _group(tiles, panels, rows * vectors, split, model)
     while ceil(tiles / height) > MOST_GROUPS:
         height *= 2
     work = padded((panels, tiles, split * groups), (width, height, split))
     axis = max(range(len(c.k)), key=lambda i: c.k[i].size, default=0)
-    return GpuContractionSchedule(model.lanes, vectors, rows, UNROLL, split, axis, aligned, work)
+    unroll = model.unroll if c.k and not c.k[-1].size % model.unroll else model.lanes
+    return GpuContractionSchedule(
+        model.lanes, vectors, rows, unroll, split, axis, aligned, images, apart, work
+    )

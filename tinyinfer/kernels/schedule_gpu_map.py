@@ -8,13 +8,14 @@ normalisation) is computed by a team, which then shares out the row's columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
 from tinyinfer.ir.index import Axis
 from tinyinfer.kernels.access import walk_with_indices
 from tinyinfer.kernels.expression import Expr, walk
+from tinyinfer.kernels.image import TEXEL
 from tinyinfer.kernels.nest import LoopNest, free_axes
 from tinyinfer.kernels.schedule_gpu import (
     MOST_GROUPS,
@@ -68,6 +69,7 @@ class GpuMapSchedule:
     unrolled: bool
     aligned: tuple[bool, ...]
     work: WorkSizes
+    images: tuple[bool, ...]
     chunks: ClassVar[int] = 1
 
     @property
@@ -82,9 +84,21 @@ class GpuMapSchedule:
         return f"x{self.lanes}{f'_t{self.tile}' if self.tile > 1 else ''}{shared}"
 
 
-def schedule_gpu_map(nest: LoopNest, model: GpuModel, aligned: tuple[bool, ...]) -> GpuMapSchedule:
-    """The heuristic schedule of a map kernel whose axes are sorted by the stride of the store, largest
-    first."""
+def schedule_gpu_map(
+    nest: LoopNest, model: GpuModel, aligned: tuple[bool, ...], images: tuple[bool, ...]
+) -> GpuMapSchedule:
+    """The heuristic schedule of a map kernel whose axes are sorted by the stride of the store, largest first.
+
+    Where images are read or written, a work-item computes whole texels if it can. A team cannot write them
+    without columns.
+    """
+    return replace(_schedule(nest, model, aligned, images), images=images)
+
+
+def _schedule(
+    nest: LoopNest, model: GpuModel, aligned: tuple[bool, ...], images: tuple[bool, ...]
+) -> GpuMapSchedule:
+    texels = any(images)
     free = free_axes(nest.body)
     reduces = [e for e in walk_with_indices(nest.body) if e.op == "REDUCE"]
     full = frozenset(nest.axes)
@@ -93,15 +107,16 @@ def schedule_gpu_map(nest: LoopNest, model: GpuModel, aligned: tuple[bool, ...])
     columns = tuple(a for a in nest.axes if a not in used) if hoisted else ()
     if columns:
         rows = tuple(a for a in nest.axes if a in used)
-        return _rows(nest, model, aligned, free, hoisted, rows, columns)
-    if reduces:
+        return _rows(nest, model, aligned, free, hoisted, rows, columns, texels)
+    if reduces and not images[0]:
         heaviest = max(reduces, key=lambda e: reduce_steps(e) * expression_weight(e.args[0]))
         steps, outputs = reduce_steps(heaviest), prod(a.size for a in nest.axes)
         if horizontal_axis(heaviest, free) is not None and steps >= LONG:
-            return _team(nest, model, aligned, nest.axes, (), steps, None)
+            return _team(nest, model, aligned, nest.axes, (), steps, None, False)
         if steps >= 2 * LONG and outputs < model.plenty:
-            return _team(nest, model, aligned, nest.axes, (), steps, _beside(nest.axes, reduces, free))
-    return _alone(nest, model, aligned, free, reduces)
+            beside = _beside(nest.axes, reduces, free)
+            return _team(nest, model, aligned, nest.axes, (), steps, beside, False)
+    return _alone(nest, model, aligned, free, reduces, texels)
 
 
 def _rows(
@@ -112,11 +127,12 @@ def _rows(
     hoisted: list[Expr],
     rows: tuple[Axis, ...],
     columns: tuple[Axis, ...],
+    texels: bool,
 ) -> GpuMapSchedule:
     steps = max(*(reduce_steps(e) for e in hoisted), prod(a.size for a in columns))
     along = any(horizontal_axis(e, free) is not None for e in hoisted)
     beside = None if along else _beside(rows, hoisted, free)
-    return _team(nest, model, aligned, rows, columns, steps, beside)
+    return _team(nest, model, aligned, rows, columns, steps, beside, texels)
 
 
 def _beside(rows: tuple[Axis, ...], reduces: list[Expr], free: dict[int, frozenset[Axis]]) -> Axis | None:
@@ -136,6 +152,7 @@ def _team(
     columns: tuple[Axis, ...],
     steps: int,
     beside: Axis | None,
+    texels: bool,
 ) -> GpuMapSchedule:
     """Teams: along the first dimension, or, with `beside` along the first one, along the second."""
     count = prod(a.size for a in rows)
@@ -148,7 +165,7 @@ def _team(
     if beside is not None and count_of(others) > MOST_GROUPS:
         others, beside = (*others, (beside, 1)), None
     contiguous = columns[-1] if columns and nest.store.coefficient(columns[-1]) == 1 else None
-    lanes = _lanes(contiguous, 2 * team) if beside is None else 1
+    lanes = _texel(contiguous) if texels else _lanes(contiguous, 2 * team) if beside is None else 1
     if beside is None:
         team = min(team, model.group_sizes[0])
         together = even_group(count, max(1, min(64, limit) // team)) if team < 64 else 1
@@ -163,7 +180,7 @@ def _team(
         work = padded((beside.size, team * count_of(others), 1), (width, team, 1))
         grid = (((beside, 1),), others, ())
         across = 1
-    return GpuMapSchedule(grid, columns, contiguous, lanes, None, 1, team, across, False, aligned, work)
+    return GpuMapSchedule(grid, columns, contiguous, lanes, None, 1, team, across, False, aligned, work, ())
 
 
 def _lanes(axis: Axis | None, enough: int) -> int:
@@ -174,17 +191,24 @@ def _lanes(axis: Axis | None, enough: int) -> int:
     return next((n for n in (4, 2) if not axis.size % n and axis.size // n >= enough), 1)
 
 
+def _texel(axis: Axis | None) -> int:
+    """Neighbours along a contiguous axis that make a texel; 1 if they do not."""
+    return TEXEL if axis is not None and axis.size % TEXEL == 0 else 1
+
+
 def _alone(
     nest: LoopNest,
     model: GpuModel,
     aligned: tuple[bool, ...],
     free: dict[int, frozenset[Axis]],
     reduces: list[Expr],
+    texels: bool,
 ) -> GpuMapSchedule:
     last = nest.axes[-1] if nest.axes else None
     contiguous = last if last is not None and nest.store.coefficient(last) == 1 else None
     items = prod(a.size for a in nest.axes)
     lanes = _lanes(contiguous, 1) if items >= 2 * model.plenty else 1
+    lanes = _texel(contiguous) if texels else lanes
     items //= lanes
     tile_axis, tile = None, 1
     straight = bool(reduces) and all(is_straight(e) for e in reduces)
@@ -194,7 +218,9 @@ def _alone(
         tile_axis, _ = pick_tile(nest, free, reduces, contiguous, 1, 16)
         if tile_axis is not None:
             size = tile_axis.size
-            fits = (t for t in (4, 3, 2) if not size % t and items // t >= model.plenty)
+            # a tile of texels is four times as many sums
+            sizes = (2,) if texels else (4, 3, 2)
+            fits = (t for t in sizes if not size % t and items // t >= model.plenty)
             tile = next((t for t in fits if t * lanes * steps * weight <= UNROLLED * 2), 1)
     unrolled = straight and steps * lanes * tile * weight <= UNROLLED * 2
     if not unrolled:
@@ -217,4 +243,5 @@ def _alone(
         unrolled,
         aligned,
         work,
+        (),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tinyinfer.ir.node import Node
+from tinyinfer.kernels.image import Image
 
 
 class StageTexts(Mapping[str, str]):
@@ -29,9 +30,10 @@ class StageTexts(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class BufferRef:
-    """Where a kernel argument points. `space` is "arena", "parameter", "input" or "output".
+    """Where a kernel argument points. `space` is "arena", "parameter", "input", "output" or "image".
 
-    arena: `offset` bytes into the arena. parameter, input, output: `offset` bytes into number `number`. In
+    arena: `offset` bytes into the arena. parameter, input, output: `offset` bytes into number `number`.
+    image: number `number` of the plan's images; a parameter may be an image, too. In
     the launches of a loop's body, arena, input and output are those of `LoopLaunch`.
     """
 
@@ -166,8 +168,13 @@ class Plan:
     """Printable text of each compiler stage, by name, made when asked for."""
     kept: list[KeptValue] = field(default_factory=list)
     """With CompileOptions.keep_values: every stored value, each in memory of its own."""
+    images: list[Image] = field(default_factory=list)
+    """The images that values are stored in."""
+    parameter_images: dict[int, Image] = field(default_factory=dict)
+    """By number: parameters that lie in images, their arrays being (height, width, 4)."""
 
     @property
     def peak_bytes(self) -> int:
-        """Arena and parameters: what the plan holds besides its inputs and outputs."""
-        return self.arena_bytes + sum(p.nbytes for p in self.parameters)
+        """Arena, images and parameters: what the plan holds besides its inputs and outputs."""
+        images = sum(image.nbytes for image in self.images)
+        return self.arena_bytes + images + sum(p.nbytes for p in self.parameters)

@@ -1,13 +1,19 @@
-"""Real ir3 compilers where this machine has a Mesa tree (TINYINFER_MESA)."""
+"""Real ir3 compilers where this machine has a Mesa tree (TINYINFER_MESA), an OpenCL device with images."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tinyinfer import config
 from tinyinfer.backends.cpu.cache import KernelCache
+from tinyinfer.backends.opencl.device import OpenclDevice
 from tinyinfer.backends.qcom.capabilities import find_gpu
 from tinyinfer.backends.qcom.ir3 import Ir3Compiler, find_compiler
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "kernels"))
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +35,17 @@ def ir3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Ir
     yield get
     for compiler in started.values():
         compiler.close()
+
+
+@pytest.fixture(scope="session")
+def images() -> OpenclDevice:
+    """An OpenCL device with images; without one, tests fail in CI and are skipped elsewhere."""
+    device = OpenclDevice()
+    reason = device.available()
+    if reason is None and not device.capabilities.images:
+        reason = f"{device.capabilities.name} has no images"
+    if reason is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return device

@@ -45,6 +45,7 @@ class ItemContractionPrinter:
             nest.panels.lane,
             LANES,
             schedule.aligned,
+            schedule.images,
         )
         self.names = axis_names([*nest.groups, *nest.m, *nest.k, nest.panels.panel])
         self.slot = next((e for e in walk(nest.epilogue) if e.op == "SLOT" and e.attrs == ACCUMULATOR), None)
@@ -58,6 +59,8 @@ class ItemContractionPrinter:
         nest, s, w = self.nest, self.schedule, self.w
         rows = tuple((a, s.rows if a is nest.m[-1] else 1) for a in nest.m)
         groups = tuple((a, 1) for a in nest.groups)
+        if s.apart:
+            rows, groups = rows[-1:], (*groups, *rows[:-1])
         counts = (nest.panels.panel.size, count_of(rows))
         column, row = (dimension_counter(w, d, name) for d, name in ((0, "g0"), (1, "g1")))
         inside = [f"{c} < {n}" for c, n, t in zip((column, row), counts, s.work.total) if t > n]
@@ -80,7 +83,7 @@ class ItemContractionPrinter:
             inside = ["t == 0", *inside]
         with w.block(f"if ({' && '.join(inside)})") if inside else nullcontext(), self.ev.frame():
             self._epilogue(positions, written, sums, column)
-        return item_function(self.dialect, self.name, self.dtypes, s.work, w)
+        return item_function(self.dialect, self.name, self.dtypes, s.work, w, s.images)
 
     def _clamped(self, counter: str, count: int, total: int) -> str:
         if count == total:
@@ -128,8 +131,12 @@ class ItemContractionPrinter:
                 w.do(f"{self.sum_kind} {name} = {zero};")
         outer_a, self.inner_a = self._split_index(nest.a.address)
         outer_b, self.inner_b = self._split_index(nest.b.address)
-        self.row_starts = [w.constant(w.index, ev.index(outer_a, q), "a") for q in rows]
-        self.b_starts = self._column_starts(outer_b, rows[0])
+        if not s.images[nest.a.argument]:
+            self.row_starts = [w.constant(w.index, ev.index(outer_a, q), "a") for q in rows]
+        if s.images[nest.b.argument]:
+            self.columns = self._clamped_columns(rows[0])
+        else:
+            self.b_starts = self._column_starts(outer_b, rows[0])
         self.rows = rows
         with ev.scope():
             self._loops({}, list(nest.k), sums)
@@ -140,21 +147,30 @@ class ItemContractionPrinter:
         column is."""
         nest, w, ev = self.nest, self.w, self.ev
         lane = nest.panels.lane
-        width = lane.size
         if nest.packed or not self.columns_left:
             return [
                 w.constant(w.index, ev.index(outer, p.at(lane, ((), LANES * v))), "b")
                 for v in range(self.schedule.vectors)
             ]
+        return [
+            w.constant(w.index, ev.index(outer, self._at_column(p, column)), "b")
+            for column in self._clamped_columns(p)
+        ]
+
+    def _clamped_columns(self, p: Position) -> list[str]:
+        """The numbers of a panel's columns where it is not packed and may reach beyond the last one."""
+        nest, w, width = self.nest, self.w, self.nest.panels.lane.size
+        if nest.packed or not self.columns_left:
+            return []
         panel = p.places[nest.panels.panel][0][0]
-        starts = []
-        for i in range(width):
-            column = w.constant(
-                w.index, f"min({width} * {panel} + {i}, ({w.index}){nest.panels.columns - 1})", "column"
-            )
-            at = p.at(nest.panels.panel, ((), 0)).at(lane, ((column,), 0))
-            starts.append(w.constant(w.index, ev.index(outer, at), "b"))
-        return starts
+        last = f"({w.index}){nest.panels.columns - 1}"
+        return [
+            w.constant(w.index, f"min({width} * {panel} + {i}, {last})", "column") for i in range(width)
+        ]
+
+    def _at_column(self, p: Position, column: str) -> Position:
+        panels = self.nest.panels
+        return p.at(panels.panel, ((), 0)).at(panels.lane, ((column,), 0))
 
     def _loops(self, places: dict[Axis, Place], axes: list[Axis], sums: list[list[str]]) -> None:
         nest, s, w = self.nest, self.schedule, self.w
@@ -185,6 +201,8 @@ class ItemContractionPrinter:
                 enter(((), 0), unroll)
         elif whole:
             advance = f"{name} += {unroll}" if unroll > 1 else f"++{name}"
+            if unroll % LANES == 0:
+                self.ev.multiples.add(name)
             with w.block(f"for ({w.index} {name} = {start}; {name} < {stop}; {advance})"):
                 enter(((name,), 0), unroll)
         if axis.size > whole:
@@ -194,13 +212,14 @@ class ItemContractionPrinter:
     def _steps(self, places: dict[Axis, Place], axis: Axis | None, steps: int, sums: list[list[str]]) -> None:
         """`steps` neighbouring steps of the sum along the innermost k axis."""
         k = Position(places)
-        scalars = [self._scalars(number, k, axis, steps) for number in range(len(self.rows))]
-        for step in range(steps):
-            at = k.moved(axis, step) if axis is not None and step else k
-            vectors = self._vectors(at)
-            for row, names in enumerate(sums):
-                for vector, name in zip(vectors, names):
-                    self.w.do(f"{name} = {self._multiply_add(scalars[row][step], vector, name)};")
+        with self.ev.frame():
+            scalars = [self._scalars(number, k, axis, steps) for number in range(len(self.rows))]
+            for step in range(steps):
+                at = k.moved(axis, step) if axis is not None and step else k
+                vectors = self._vectors(at)
+                for row, names in enumerate(sums):
+                    for vector, name in zip(vectors, names):
+                        self.w.do(f"{name} = {self._multiply_add(scalars[row][step], vector, name)};")
 
     def _multiply_add(self, a: str, b: str, total: str) -> str:
         if self.sum_kind == self.kind:
@@ -211,10 +230,11 @@ class ItemContractionPrinter:
         """The elements of one row at neighbouring steps."""
         nest, w, ev = self.nest, self.w, self.ev
         kind = self.dialect.types[nest.dtype].value
-        if nest.a.guards:
+        if nest.a.guards or self.schedule.images[nest.a.argument]:
             whole = Position({**self.rows[row].places, **k.places})
             steps_at = [whole.moved(axis, i) if axis is not None and i else whole for i in range(steps)]
-            return [w.constant(kind, ev.load(nest.a, nest.dtype, q).text, "x") for q in steps_at]
+            texts = [ev.load(nest.a, nest.dtype, q).text for q in steps_at]
+            return [t if _is_lane(t) else w.constant(kind, t, "x") for t in texts]
         array = ev.arguments[nest.a.argument]
         place = f"{self.row_starts[row]} + {ev.index(self.inner_a, k)}"
         if axis is not None and steps == LANES and nest.a.address.coefficient(axis) == 1:
@@ -239,6 +259,8 @@ class ItemContractionPrinter:
     def _vectors(self, k: Position) -> list[str]:
         """The panel's columns at one step, as vectors."""
         nest, w, ev = self.nest, self.w, self.ev
+        if self.schedule.images[nest.b.argument]:
+            return self._vectors_of_image(k)
         array, offset = ev.arguments[nest.b.argument], ev.index(self.inner_b, k)
         lane = nest.panels.lane
         scale = nest.b.address.coefficient(lane)
@@ -264,6 +286,25 @@ class ItemContractionPrinter:
             w.constant(self.kind, f"({self.kind})({', '.join(elements[i : i + LANES])})", "y")
             for i in range(0, len(elements), LANES)
         ]
+
+    def _vectors_of_image(self, k: Position) -> list[str]:
+        nest, ev, lane = self.nest, self.ev, self.nest.panels.lane
+        start = Position({**self.rows[0].places, **k.places})
+        vectors = []
+        for v in range(self.schedule.vectors):
+            at = [
+                self._at_column(start, self.columns[LANES * v + i])
+                if self.columns
+                else start.at(lane, ((), LANES * v + i))
+                for i in range(LANES)
+            ]
+            elements = [ev.load(nest.b, nest.dtype, q).text for q in at]
+            names = [text.partition(".")[0] for text in elements]
+            if elements == [f"{names[0]}.s{i}" for i in range(LANES)]:
+                vectors.append(names[0])
+            else:
+                vectors.append(self.w.constant(self.kind, f"({self.kind})({', '.join(elements)})", "y"))
+        return vectors
 
     def _join(self, sums: list[list[str]]) -> None:
         """Add up the parts of a split sum; member 0 has the result."""
@@ -325,3 +366,9 @@ class ItemContractionPrinter:
                 text = total if self.sum_kind == self.kind else f"as_{kind}({total})"
                 ev.provided[id(self.slot)] = Value(text, dtype)
             return ev.value(self.nest.epilogue, q)
+
+
+def _is_lane(text: str) -> bool:
+    """Whether a text is an element of a named vector."""
+    name, dot, lane = text.partition(".s")
+    return bool(dot) and name.isidentifier() and lane.isdigit()

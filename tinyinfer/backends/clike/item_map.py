@@ -30,6 +30,8 @@ from tinyinfer.kernels.schedule_gpu_map import GpuMapSchedule
 MEMBER = "t"
 """A work-item's number in its team."""
 
+LANES = 4
+
 STEMS = {"SUM": "sum", "PROD": "product", "MAX": "largest", "MIN": "smallest"}
 
 
@@ -42,7 +44,7 @@ class ItemMapPrinter:
         self.w = Writer(counter_type(dialect, [nest.store, *indices_of(body)]))
         arguments = argument_names(len(nest.dtypes))
         self.ev = VectorEvaluator(
-            self.w, dialect, arguments, nest.dtypes, body, s.contiguous, s.lanes, s.aligned
+            self.w, dialect, arguments, nest.dtypes, body, s.contiguous, s.lanes, s.aligned, s.images
         )
         self.reduces = [e for e in walk_with_indices(body) if e.op == "REDUCE"]
         rows = frozenset(nest.axes) - frozenset(s.columns)
@@ -53,11 +55,12 @@ class ItemMapPrinter:
 
     def text(self) -> str:
         """The whole kernel."""
-        if self.schedule.teams:
+        s = self.schedule
+        if s.teams:
             self._team()
         else:
             self._alone()
-        return item_function(self.dialect, self.name, self.nest.dtypes, self.schedule.work, self.w)
+        return item_function(self.dialect, self.name, self.nest.dtypes, s.work, self.w, s.images)
 
     # ---- items alone
 
@@ -79,6 +82,8 @@ class ItemMapPrinter:
         axis = self.schedule.contiguous
         if axis is None or axis not in p.places or self.schedule.lanes == 1:
             return [p]
+        if self.schedule.lanes % LANES == 0:
+            self.ev.multiples.update(p.places[axis][0])
         return [p.moved(axis, i) for i in range(self.schedule.lanes)]
 
     def _outputs(self, positions: list[Position]) -> None:

@@ -14,12 +14,22 @@ OFFSET = "_at"
 """What the parameter is called after its array that says where in it the argument begins, in bytes."""
 
 
-def item_function(dialect: Dialect, name: str, dtypes: tuple[str, ...], work: WorkSizes, body: Writer) -> str:
+def item_function(
+    dialect: Dialect,
+    name: str,
+    dtypes: tuple[str, ...],
+    work: WorkSizes,
+    body: Writer,
+    images: tuple[bool, ...] = (),
+) -> str:
     """The text of a kernel whose argument 0 is written and whose other arguments are read. Each argument is
-    an array and where it begins in it."""
+    an array and where it begins in it, or one of the `images`."""
     names = argument_names(len(dtypes))
     parameters, starts = [], []
     for number, (argument, dtype) in enumerate(zip(names, dtypes)):
+        if images and images[number]:
+            parameters.append(dialect.image.format(access="read" if number else "write", name=argument))
+            continue
         form = dialect.read if number else dialect.written
         memory, const = dialect.types[dtype].memory, "const " if number else ""
         parameters.append(form.format(type=memory, name=argument))

@@ -91,6 +91,11 @@ HELPERS = {
 static inline float ti_exp_float(float x) {
     return exp(x);
 }""",
+    "ti_lane": """\
+static inline float ti_lane(float4 texel, int lane) {
+    const float2 pair = lane < 2 ? texel.lo : texel.hi;
+    return lane & 1 ? pair.y : pair.x;
+}""",
     "ti_round_f16": """\
 static inline float ti_round_f16(float x) {
     ushort bits;
@@ -155,6 +160,7 @@ OPENCL_C = Dialect(
     head="__kernel __attribute__((reqd_work_group_size({group}))) void {name}({parameters})",
     written="__global {type} *restrict {name}",
     read="const __global {type} *restrict {name}",
+    image="{access}_only image2d_t {name}",
     helpers=HELPERS,
 )
 

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 
 from tinyinfer.backends.clike.arithmetic import Value
 from tinyinfer.backends.clike.dialect import Dialect
-from tinyinfer.backends.clike.expression import Evaluator, Position
+from tinyinfer.backends.clike.expression import Evaluator, Position, is_number
 from tinyinfer.backends.clike.writer import Writer
 from tinyinfer.ir.dtypes import numpy_dtype
 from tinyinfer.ir.index import Axis, Index
 from tinyinfer.kernels.access import Access
 from tinyinfer.kernels.expression import Expr
+from tinyinfer.kernels.image import TEXEL, split_address
 from tinyinfer.kernels.schedule_map import stride_of
 
 ALIGNMENT = 16
@@ -27,7 +28,8 @@ class VectorEvaluator(Evaluator):
     """An Evaluator that reads `lanes` neighbours along `vector` at once.
 
     Places along `vector` must be sums of counters that are multiples of `lanes`, and a literal. `aligned`
-    says which arguments begin at a multiple of a vector.
+    says which arguments begin at a multiple of a vector, `images` which
+    are images; `multiples` are counters that are multiples of four.
     """
 
     def __init__(
@@ -40,9 +42,12 @@ class VectorEvaluator(Evaluator):
         vector: Axis | None,
         lanes: int,
         aligned: Sequence[bool],
+        images: Sequence[bool] = (),
     ):
         super().__init__(writer, dialect, arguments, dtypes, root)
         self.vector, self.lanes, self.aligned = vector, lanes if vector is not None else 1, aligned
+        self.images = images or (False,) * len(arguments)
+        self.multiples: set[str] = set()
         self.loaded: list[dict[tuple[int, str], str]] = [{}]
 
     @contextmanager
@@ -64,6 +69,7 @@ class VectorEvaluator(Evaluator):
             and self.vector in p.places
             and not e.attrs.guards
             and e.attrs.argument != 0
+            and not self.images[e.attrs.argument]
             and stride_of(e, self.vector, self.free) == 1  # type: ignore[arg-type]
         )
 
@@ -107,6 +113,8 @@ class VectorEvaluator(Evaluator):
         return name
 
     def load(self, access: Access, dtype: str, p: Position) -> Value:
+        if self.images[access.argument]:
+            return self._element_of_image(access, dtype, p)
         if self.dialect.types[dtype].converted and not access.guards:
             return Value(self._converted(access, p), dtype)
         return super().load(access, dtype, p)
@@ -132,6 +140,9 @@ class VectorEvaluator(Evaluator):
     def store_all(self, address: Index, values: Sequence[Value], positions: Sequence[Position]) -> None:
         """Write the values of neighbours along the vectorised axis to argument 0: as vectors, if they lie
         side by side."""
+        if self.images[0]:
+            self._store_texels(address, values, positions)
+            return
         lanes = self.lanes
         vector = self.vector
         if lanes == 1 or vector is None or address.coefficient(vector) != 1 or len(values) % lanes:
@@ -152,3 +163,67 @@ class VectorEvaluator(Evaluator):
                 self.w.do(f"*(__global {kind.memory}{lanes} *)({out} + {place}) = {made};")
             else:
                 self.w.do(f"vstore{lanes}({made}, 0, {out} + {place});")
+
+    # ---- images
+
+    def texel(self, argument: int, address: Index, p: Position) -> tuple[str, str]:
+        """The coordinates of the texel that an element of an image lies in, and its place in there."""
+        row, column = split_address(address)
+        whole, lane = self._texel_and_lane(column, p)
+        return f"(int2)({whole}, {self.index(row, p)})", lane
+
+    def read_texel(self, argument: int, place: str, guard: str = "1", fill: str = "") -> str:
+        """The name of a texel, which is read if it is not known: where the guard fails it is `fill`."""
+        key = (argument, f"{place} {guard}")
+        name = next((t[key] for t in reversed(self.loaded) if key in t), None)
+        if name is None:
+            name = self.loaded[-1][key] = self.w.name("v")
+            read = f"read_imagef({self.arguments[argument]}, {place})"
+            if guard == "1":
+                self.w.do(f"const float4 {name} = {read};")
+            else:
+                self.w.do(f"float4 {name} = (float4)({fill});")
+                self.w.do(f"if ({guard}) {name} = {read};")
+        return name
+
+    def _element_of_image(self, access: Access, dtype: str, p: Position) -> Value:
+        guard, fill = self.guard(access.guards, p), self.dialect.literal(access.fill, dtype)
+        if guard == "0":
+            return Value(fill, dtype)
+        place, lane = self.texel(access.argument, access.address, p)
+        name = self.read_texel(access.argument, place, guard, fill)
+        return Value(f"{name}.s{lane}" if is_number(lane) else f"ti_lane({name}, {lane})", dtype)
+
+    def _store_texels(self, address: Index, values: Sequence[Value], positions: Sequence[Position]) -> None:
+        for first in range(0, len(values), TEXEL):
+            place, lane = self.texel(0, address, positions[first])
+            assert lane == "0", "a kernel that writes an image computes whole texels"
+            parts = ", ".join(v.text for v in values[first : first + TEXEL])
+            self.w.do(f"write_imagef({self.arguments[0]}, {place}, (float4)({parts}));")
+
+    def _texel_and_lane(self, column: Index, p: Position) -> tuple[str, str]:
+        """A column in elements as one in texels, and the rest."""
+        whole: dict[str, int] = {}
+        rest: dict[str, int] = {}
+        literal = column.const
+        for atom, c in column.terms:
+            names, more = self._atom(atom, p)
+            literal += c * more
+            for name in names:
+                if c % TEXEL == 0:
+                    whole[name] = whole.get(name, 0) + c // TEXEL
+                elif name in self.multiples:
+                    quarter = f"({name} >> 2)"
+                    whole[quarter] = whole.get(quarter, 0) + c
+                else:
+                    rest[name] = rest.get(name, 0) + c
+        if not rest:
+            return _sum(whole, literal // TEXEL), str(literal % TEXEL)
+        inner = _sum(rest, literal)
+        whole[f"(({inner}) >> 2)"] = 1
+        return _sum(whole, 0), f"({inner}) & 3"
+
+
+def _sum(terms: dict[str, int], literal: int) -> str:
+    parts = [name if c == 1 else f"{c} * {name}" for name, c in terms.items() if c]
+    return " + ".join([*parts, *([str(literal)] if literal or not parts else [])])

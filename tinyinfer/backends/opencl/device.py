@@ -63,9 +63,13 @@ class OpenclDevice:
 
     def context(self) -> pyopencl.Context:
         """The context of this device, one for the whole process."""
-        device = choose_device(self.selector)
-        with _LOCK:
-            context = _CONTEXTS.get(device.int_ptr)
-            if context is None:
-                context = _CONTEXTS[device.int_ptr] = opencl().Context([device])
-            return context
+        return context_of(choose_device(self.selector))
+
+
+def context_of(device: pyopencl.Device) -> pyopencl.Context:
+    """The context of a device, one for the whole process."""
+    with _LOCK:
+        context = _CONTEXTS.get(device.int_ptr)
+        if context is None:
+            context = _CONTEXTS[device.int_ptr] = opencl().Context([device])
+        return context

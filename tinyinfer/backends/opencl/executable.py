@@ -51,9 +51,15 @@ class OpenclExecutable:
         program = build_program(context, capabilities, plan.launches, cache, program_text)
         self.launches = bind_launches([x for x in plan.launches if not x.once], program)
         self._memory: DeviceMemory | None = DeviceMemory(
-            context, self._queue, capabilities, plan.arena_bytes, plan.parameters
+            context,
+            self._queue,
+            capabilities,
+            plan.arena_bytes,
+            plan.parameters,
+            plan.images,
+            plan.parameter_images,
         )
-        scope = Scope(self._memory.arena, self._memory.parameters, [], [])
+        scope = Scope(self._memory.arena, self._memory.parameters, [], [], self._memory.images)
         for launch in bind_launches([x for x in plan.launches if x.once], program):
             launch.run(self._queue, scope)
         self._queue.finish()
@@ -135,7 +141,7 @@ class OpenclExecutable:
         inputs = [self._input(queue, memory, i, feed, copies) for i, feed in enumerate(feeds)]
         results = [_aligned_array(spec) for spec in self.outputs]
         outputs = [self._output(memory, i, result) for i, result in enumerate(results)]
-        scope = Scope(memory.arena, memory.parameters, inputs, outputs)
+        scope = Scope(memory.arena, memory.parameters, inputs, outputs, memory.images)
         if times is None:
             for launch in self.launches:
                 launch.run(queue, scope)

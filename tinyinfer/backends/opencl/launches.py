@@ -24,11 +24,17 @@ class Scope:
     parameters: Sequence[Place]
     inputs: list[Place]
     outputs: list[Place]
+    images: Sequence[Place] = ()
 
     def place(self, ref: BufferRef) -> Place:
         if ref.space == "arena":
             return self.arena.moved(ref.offset)
-        spaces = {"parameter": self.parameters, "input": self.inputs, "output": self.outputs}
+        spaces = {
+            "parameter": self.parameters,
+            "input": self.inputs,
+            "output": self.outputs,
+            "image": self.images,
+        }
         return spaces[ref.space][ref.number].moved(ref.offset)
 
 
@@ -42,6 +48,8 @@ class KernelLaunch:
         self.kernel = opencl().Kernel(program, launch.kernel.name)
         self.total, self.group = launch.work.total, launch.work.group
         self.bound: list[Place | None] = [None] * len(launch.arguments)
+        # an image is one parameter of the kernel, a buffer and where to begin in it two
+        self.positions = [0] * (len(launch.arguments) + 1)
         self.unbound = list(enumerate(launch.arguments))
         self.moving = [(i, ref) for i, ref in self.unbound if ref.space in ("input", "output")]
         self._enqueue = opencl().enqueue_nd_range_kernel
@@ -54,10 +62,12 @@ class KernelLaunch:
     def bind(self, scope: Scope) -> None:
         for number, ref in self.unbound:
             place, last = scope.place(ref), self.bound[number]
+            if last is None:
+                self.positions[number + 1] = self.positions[number] + (1 if place.is_image else 2)
             if last is None or place.buffer is not last.buffer:
-                self.kernel.set_arg(2 * number, place.buffer)
-            if last is None or place.offset != last.offset:
-                self.kernel.set_arg(2 * number + 1, np.uint64(place.offset))
+                self.kernel.set_arg(self.positions[number], place.buffer)
+            if not place.is_image and (last is None or place.offset != last.offset):
+                self.kernel.set_arg(self.positions[number] + 1, np.uint64(place.offset))
             self.bound[number] = place
         self.unbound = self.moving
 
@@ -93,6 +103,7 @@ class HostLoop:
             scope.parameters,
             [scope.place(m.ref) for m in loop.inputs],
             [scope.place(m.ref) for m in loop.outputs],
+            scope.images,
         )
         number = 0
         while going and number < steps:

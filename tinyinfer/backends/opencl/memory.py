@@ -3,7 +3,7 @@ outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from tinyinfer.backends.opencl.capabilities import Capabilities
 from tinyinfer.backends.opencl.platforms import opencl
 from tinyinfer.errors import EPFail
+from tinyinfer.kernels.image import Image
 
 if TYPE_CHECKING:
     import pyopencl
@@ -25,10 +26,11 @@ VECTOR_BYTES = 16
 
 @dataclass(frozen=True)
 class Place:
-    """`offset` bytes into a buffer."""
+    """`offset` bytes into a buffer, or an image."""
 
     buffer: Any
     offset: int
+    is_image: bool = False
 
     def moved(self, offset: int) -> Place:
         return Place(self.buffer, self.offset + offset) if offset else self
@@ -44,11 +46,19 @@ class DeviceMemory:
         capabilities: Capabilities,
         arena_bytes: int,
         parameters: Sequence[np.ndarray],
+        images: Sequence[Image] = (),
+        parameter_images: Mapping[int, Image] | None = None,
     ):
         self.context, self.capabilities = context, capabilities
         self.arena = Place(self.allocate(arena_bytes, "the arena"), 0)
-        self.parameters: list[Place] = []
-        self._upload(queue, parameters)
+        self.images = [Place(self.image(i, "values"), 0, True) for i in images]
+        in_images = parameter_images or {}
+        linear = [p for i, p in enumerate(parameters) if i not in in_images]
+        places = iter(self._upload(queue, linear))
+        self.parameters = [
+            self._upload_image(queue, p, in_images[i]) if i in in_images else next(places)
+            for i, p in enumerate(parameters)
+        ]
 
     def allocate(self, size: int, what: str) -> Any:
         """A buffer of the device; EPFail where it is too large."""
@@ -64,9 +74,29 @@ class DeviceMemory:
         except cl.Error as error:
             raise EPFail(f"{self.capabilities.name} has no {size} bytes for {what}: {error}") from None
 
-    def _upload(self, queue: pyopencl.CommandQueue, parameters: Sequence[np.ndarray]) -> None:
+    def image(self, image: Image, what: str) -> Any:
+        """An image of the device; EPFail where it cannot be made."""
+        cl = opencl()
+        kind = cl.channel_type.HALF_FLOAT if image.dtype == "float16" else cl.channel_type.FLOAT
+        form = cl.ImageFormat(cl.channel_order.RGBA, kind)
+        size = (image.width, image.height)
+        try:
+            return cl.create_image(self.context, cl.mem_flags.READ_WRITE, form, shape=size)
+        except cl.Error as error:
+            name = self.capabilities.name
+            message = f"{name} makes no image of {size} {image.dtype} texels for {what}: {error}"
+            raise EPFail(message) from None
+
+    def _upload_image(self, queue: pyopencl.CommandQueue, array: np.ndarray, image: Image) -> Place:
+        made = self.image(image, "parameters")
+        region = (image.width, image.height)
+        opencl().enqueue_copy(queue, made, array, origin=(0, 0), region=region, is_blocking=True)
+        return Place(made, 0, True)
+
+    def _upload(self, queue: pyopencl.CommandQueue, parameters: Sequence[np.ndarray]) -> list[Place]:
         """Parameters one after the other, in as few buffers as the device allows."""
         cl = opencl()
+        places: list[Place] = []
         start = 0
         while start < len(parameters):
             offsets: list[int] = []
@@ -83,8 +113,9 @@ class DeviceMemory:
                 if array.nbytes:
                     plain = np.ascontiguousarray(array)
                     cl.enqueue_copy(queue, buffer, plain, dst_offset=offset, is_blocking=True)
-                self.parameters.append(Place(buffer, offset))
+                places.append(Place(buffer, offset))
             start = stop
+        return places
 
     def wrap(self, array: np.ndarray, writable: bool) -> Any | None:
         """A buffer that is an array's own memory, or None where this device cannot use it as it lies."""

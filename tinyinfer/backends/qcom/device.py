@@ -1,0 +1,110 @@
+"""The QCOM device: plans for Adreno GPUs, whose values and weights lie in images where those serve.
+
+"QCOM" runs on the Adreno GPU of this machine, through its vendor's OpenCL. "qcom:a630" plans for that GPU,
+on any machine, and runs only where it is one of this machine's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tinyinfer.backends.base import Executable
+from tinyinfer.backends.opencl.capabilities import capabilities_of
+from tinyinfer.backends.opencl.device import context_of
+from tinyinfer.backends.opencl.platforms import NoOpencl, describe, list_devices
+from tinyinfer.backends.opencl.target import OpenclTarget, plan_for
+from tinyinfer.backends.qcom.capabilities import ADRENO_GPUS, AdrenoGpu, find_gpu
+from tinyinfer.backends.qcom.model import adreno_model
+from tinyinfer.config import CompileOptions
+from tinyinfer.errors import EPFail
+from tinyinfer.ir.node import Graph
+from tinyinfer.runtime.plan import Plan
+
+if TYPE_CHECKING:
+    import pyopencl
+
+DEFAULT_GPU = "a630"
+"""What is planned for where neither the user nor the machine names a GPU."""
+
+NO_ADRENO = (
+    "no OpenCL device of this machine is a Qualcomm Adreno GPU: on a Snapdragon device the vendor's "
+    "libOpenCL.so must be installed and listed in /etc/OpenCL/vendors"
+)
+
+
+class QcomDevice:
+    """One Adreno GPU: the one that `selector` names ("a630", "630"), or the first of this machine.
+
+    `storage` is the type of elements in images; sums are float32. ValueError for an unknown GPU.
+    """
+
+    def __init__(self, selector: str = "", storage: str = "float16"):
+        self.selector, self.storage = selector, storage
+        self.name = f"QCOM:{selector}" if selector else "QCOM"
+        self._wanted = find_gpu(selector) if selector else None
+
+    def available(self) -> str | None:
+        """None if such a GPU is here, else what is missing and how to install it."""
+        try:
+            self._device()
+        except NoOpencl as error:
+            return str(error)
+        return None
+
+    def found(self) -> list[str]:
+        """Each Adreno GPU of this machine in words, with the name that selects it."""
+        try:
+            return [f"qcom:{gpu.name} {describe(device)}" for device, gpu in _adrenos()]
+        except NoOpencl:
+            return []
+
+    @property
+    def gpu(self) -> AdrenoGpu:
+        """The GPU that plans are for."""
+        if self._wanted is not None:
+            return self._wanted
+        try:
+            return self._device()[1]
+        except NoOpencl:
+            return ADRENO_GPUS[DEFAULT_GPU]
+
+    def plan(self, graph: Graph, options: CompileOptions) -> Plan:
+        """Optimise and plan `graph`; no kernel is printed or compiled, and no GPU is needed."""
+        gpu = self.gpu
+        target = OpenclTarget(gpu.device, adreno_model(gpu, self.storage), gpu.name)
+        return plan_for(graph, options, target, without_doubles=gpu.name)
+
+    def compile(self, graph: Graph, options: CompileOptions, threads: int) -> Executable:
+        """Optimise, plan and compile `graph`; `threads` means nothing here. EPFail where no such GPU is."""
+        from tinyinfer.backends.cpu.cache import KernelCache
+        from tinyinfer.backends.opencl.executable import OpenclExecutable
+        from tinyinfer.config import cache_directory
+
+        try:
+            device, _ = self._device()
+        except NoOpencl as error:
+            raise EPFail(str(error)) from None
+        plan, capabilities = self.plan(graph, options), capabilities_of(device)
+        return OpenclExecutable(plan, context_of(device), capabilities, KernelCache(cache_directory()))
+
+    def _device(self) -> tuple[pyopencl.Device, AdrenoGpu]:
+        """The OpenCL device; NoOpencl where there is none."""
+        found = _adrenos()
+        for device, gpu in found:
+            if self._wanted in (None, gpu):
+                return device, gpu
+        if found:
+            here = "; ".join(describe(device) for device, _ in found)
+            raise NoOpencl(f"this machine's GPU is not the {self.selector} that was asked for: {here}")
+        raise NoOpencl(NO_ADRENO)
+
+
+def _adrenos() -> list[tuple[pyopencl.Device, AdrenoGpu]]:
+    """The OpenCL devices that are Adreno GPUs known here."""
+    found = []
+    for device in list_devices():
+        words = f"{device.name} {device.version}".replace("(TM)", " ").lower()
+        if "adreno" in words:
+            number = next((w for w in words.split() if f"a{w}" in ADRENO_GPUS), None)
+            found.append((device, find_gpu(number) if number else ADRENO_GPUS[DEFAULT_GPU]))
+    return found

@@ -1,0 +1,29 @@
+"""How kernels are cut for an Adreno GPU: what docs/qcom.md found out, as the numbers that schedules read."""
+
+from __future__ import annotations
+
+from tinyinfer.backends.qcom.capabilities import AdrenoGpu
+from tinyinfer.kernels.image import ImageLimits
+from tinyinfer.kernels.schedule_gpu import GpuModel
+
+GROUP = 64
+"""Work-items of a group: one single wave, so that a kernel's registers are not halved by double waves."""
+
+LARGE_FILE = 96
+"""Registers that let blocks of four float vectors keep at least 12 waves in flight."""
+
+
+def adreno_model(gpu: AdrenoGpu, storage: str = "float16") -> GpuModel:
+    """The model of a GPU whose images hold `storage`, "float16" or "float32"; sums are float32 either way."""
+    rows = (1, 2, 4) if gpu.registers >= LARGE_FILE else (1, 2)
+    return GpuModel(
+        group_limit=GROUP,
+        group_sizes=(GROUP, GROUP, GROUP),
+        local_bytes=gpu.local_bytes,
+        compute_units=gpu.shader_processors,
+        wave=gpu.wave_size,
+        images=ImageLimits(gpu.image_side, gpu.image_side, storage),
+        rows=rows,
+        vectors=(1,),
+        group=GROUP,
+    )
