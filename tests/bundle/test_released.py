@@ -7,6 +7,7 @@ import pytest
 
 from tinyinfer import InferenceSession
 from tinyinfer.backends.cpu.machine import choose
+from tinyinfer.backends.registry import unavailable_reason
 from tinyinfer.bundle.container import MINOR, Container
 from tinyinfer.bundle.describe import describe_bundle
 from tinyinfer.bundle.devices import describe_targets
@@ -28,6 +29,8 @@ def test_released_bundles(path):
         pytest.skip("this machine is neither x86-64-v3 nor aarch64")
     report = verify_bundle(path)
     assert report.passed and report.vectors == 2
+    if container.minor and unavailable_reason("OPENCL") is None:
+        assert verify_bundle(path, devices=["OPENCL"]).passed
     session = InferenceSession(path)
     feeds = {"x": np.linspace(-1, 1, 48, dtype=np.float32).reshape(6, 1, 8), "mode": np.array(1)}
     logits, best = session.run(None, feeds)

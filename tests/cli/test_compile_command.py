@@ -223,6 +223,19 @@ def test_signed_bundles(folder):
     assert "signed by" in call("inspect", "a.tinf").stdout
 
 
+def test_a_target_for_opencl_devices(bundle):
+    result = call("compile", "affine.onnx", "--device", "OPENCL", "-o", "gpu.tinf")
+    assert result.exit_code == 0, result.output
+    assert "  opencl: " in result.stdout
+    assert "opencl: is for OpenCL devices" in call("inspect", "gpu.tinf").stdout
+    assert_refused(call("verify", "gpu.tinf"), "runs where the device OPENCL is asked for")
+    assert_refused(call("verify", "gpu.tinf", "--device", "opencl:none-such"), "--device", "OPENCL:NONE-SUCH")
+    assert_refused(call("verify", bundle, "--device", "TOASTER"), "unknown device 'TOASTER'")
+    refused = call("compile", "affine.onnx", "--device", "OPENCL", "--emit", "so", "-o", "gpu.so")
+    assert_refused(refused, "holds code for processors")
+    assert_refused(call("compile", "affine.onnx", "--device", "METAL"), "neither CPU, cpu:TARGET, OPENCL")
+
+
 def test_other_commands_take_bundles(bundle):
     for command in (["run"], ["bench", "--runs", "2", "--warmup", "1"], ["inspect"], ["inspect", "-v"]):
         result = call(command[0], bundle, *command[1:])
