@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,9 @@ def needed_opencl() -> None:
     pytest.skip(reason)
 
 
-def opencl_section(
-    graph: Graph, store: WeightStore, target: OpenclTarget | None = None
-) -> tuple[PlanSection, bytes]:
+def opencl_section(graph: Graph, store: WeightStore) -> tuple[PlanSection, bytes]:
     """A graph's plan for OpenCL devices, and its program."""
-    target = target or OpenclTarget()
+    target = OpenclTarget()
     plan = plan_for(graph, CompileOptions(), target)
     program = program_source(plan, target)
     needs = ProgramNeeds(program.options, program.local_bytes, program.largest_group)
@@ -48,11 +47,14 @@ def save_graph(
     feeds: dict[str, np.ndarray],
     wanted: list[np.ndarray],
     tolerances: list[float],
-    target: OpenclTarget | None = None,
+    more_options: str = "",
 ) -> None:
-    """A bundle of a graph for OpenCL devices, with one golden vector."""
+    """A bundle of a graph for OpenCL devices, with one golden vector; `more_options` are for the language's
+    compiler."""
     store = WeightStore()
-    section, text = opencl_section(graph, store, target)
+    section, text = opencl_section(graph, store)
+    assert section.program is not None
+    section.program = replace(section.program, options=section.program.options + more_options)
     inputs = [GoldenInput.stored(np.ascontiguousarray(feeds[name])) for name in graph.inputs]
     outputs = [
         GoldenOutput(0, 1, array.reshape(-1).copy(), tolerance, tolerance)

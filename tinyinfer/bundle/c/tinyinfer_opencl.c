@@ -115,7 +115,8 @@ static bool load_library(const voice *v, device *d, const char *named) {
   static const char *const usual[] = {"libOpenCL.so.1", "libOpenCL.so", "/vendor/lib64/libOpenCL.so",
       "/system/vendor/lib64/libOpenCL.so", "/vendor/lib/libOpenCL.so",
       "/System/Library/Frameworks/OpenCL.framework/OpenCL"};
-  void *pointers[FUNCTION_COUNT];
+  void *pointers[FUNCTION_COUNT], *process = named == NULL ? dlopen(NULL, RTLD_NOW) : NULL;
+  if (process != NULL && dlsym(process, function_names[0]) != NULL) d->library = process; /* two would not get along */
   for (size_t i = 0; d->library == NULL && i < (named != NULL ? 1 : sizeof usual / sizeof *usual); i++)
     d->library = dlopen(named != NULL ? named : usual[i], RTLD_NOW | RTLD_LOCAL);
   REFUSE(d->library == NULL && named != NULL, TI_ERROR_TARGET, "no OpenCL library %s: %s", named, dlerror());

@@ -20,7 +20,7 @@ extern "C" {
 /* Zero-initialise for the defaults. */
 typedef struct {
   const char *device;  /* its number, or a part of its or its platform's name; NULL: the first. GPUs come first */
-  const char *library; /* file of the OpenCL library; NULL: libOpenCL in the usual places */
+  const char *library; /* file of the OpenCL library; NULL: what the process has loaded, else libOpenCL */
   const char *cache;   /* a file that keeps the program as the driver built it; NULL: none. Trusted as the driver is */
   void (*log)(void *user, const char *text); /* given what the driver's compiler says where it refuses a program */
   void *user;
