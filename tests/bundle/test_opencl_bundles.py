@@ -15,7 +15,7 @@ from small_models import affine
 from tinyinfer import InferenceSession
 from tinyinfer.backends.cpu.features import Needs
 from tinyinfer.backends.opencl.capabilities import Capabilities
-from tinyinfer.backends.opencl.target import obstacles
+from tinyinfer.backends.opencl.target import OpenclTarget, obstacles
 from tinyinfer.bundle import types
 from tinyinfer.bundle.build import BuildOptions, build_bundle
 from tinyinfer.bundle.container import Container
@@ -24,6 +24,7 @@ from tinyinfer.bundle.devices import NoTarget
 from tinyinfer.bundle.plan_reader import read_plan
 from tinyinfer.bundle.plan_section import launches_in_order, write_plan
 from tinyinfer.bundle.targets import find_targets
+from tinyinfer.bundle.tuned import TuneOptions
 from tinyinfer.bundle.verify import verify_bundle
 from tinyinfer.bundle.weights import WeightStore
 from tinyinfer.errors import InvalidBundle
@@ -173,6 +174,16 @@ def test_what_a_program_needs_of_a_device():
         "needs 8192 bytes of local memory, and Small GPU has 4096",
     ]
     assert obstacles(needs, 8192, 128, "Adreno", POOR) == wanted
+
+
+def test_a_target_may_ask_for_a_kind_of_device(tmp_path: Path):
+    target = OpenclTarget("opencl:other", required="Adreno")
+    report = build_bundle(affine(), [target], tmp_path / "other.tinf", BuildOptions(tune=TuneOptions(1.0)))
+    assert not report.targets[0].replayed
+    assert "opencl:other: kernels for OpenCL devices are not measured" in report.notes
+    needed_opencl()
+    with pytest.raises(NoTarget, match="opencl:other: is for Adreno"):
+        InferenceSession(tmp_path / "other.tinf", providers=["OPENCL"])
 
 
 def _doubled_rows() -> Graph:

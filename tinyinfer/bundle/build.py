@@ -148,6 +148,9 @@ def build_bundle(
     store = WeightStore("expanded" if options.expanded_weights else "compact")
     processors = [target for target in targets if isinstance(target, CpuTarget)]
     tunings, notes = find_tunings(source.graph, processors, options.tune, options.compile_options, tell)
+    if options.tune.seconds is not None:
+        others = [target.name for target in targets if target not in processors]
+        notes += [f"{name}: kernels for OpenCL devices are not measured" for name in others]
     built = [
         _build_target(source, target, store, options, tunings.get(target.name, Tuning()), tell)
         for target in targets
@@ -258,7 +261,7 @@ def _opencl_code(source: Source, target: OpenclTarget, options: BuildOptions) ->
     plan = plan_for(source.graph, options.compile_options, target)
     options.check_memory(f"target {target.name}", plan)
     program = program_source(plan, target)
-    needs = ProgramNeeds(program.options, program.local_bytes, program.largest_group)
+    needs = ProgramNeeds(program.options, program.local_bytes, program.largest_group, target.required)
     return _Code(program.needs, plan, program.text, program.entries, needs)
 
 

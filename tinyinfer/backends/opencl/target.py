@@ -28,11 +28,13 @@ NAME_BYTES = 32
 @dataclass(frozen=True)
 class OpenclTarget:
     """A kind of OpenCL device. `model` is what schedules are cut for; its defaults are what every GPU and
-    PoCL have. `device` is what the device was called that the model was taken from, "" for none."""
+    PoCL have. `device` is what the device was called that the model was taken from, "" for none;
+    `required` is a part of the name that a device must have to run the code, "" where any may."""
 
     name: str = ARCHITECTURE
     model: GpuModel = GpuModel()
     device: str = ""
+    required: str = ""
 
     architecture = triple = ARCHITECTURE
     pointer_bytes = 8
