@@ -65,15 +65,37 @@ class Request:
 
 
 def emit_bundle(request: Request) -> None:
-    """A bundle for the devices."""
+    """A bundle for the devices; for an Adreno GPU its OpenCL C."""
     from tinyinfer.bundle.build import build_bundle
 
     request.refuse("bundle", "--c-weights", "--c-arena", "--c-machine", "--cc")
+    adreno = [device for device in request.devices if device.partition(":")[0].upper() == "QCOM"]
+    if adreno:
+        _adreno(request, adreno[0])
+        return
     place = _file(request, f"{request.stem}.tinf")
     targets = _targets(request)
     report = build_bundle(request.model, targets, place, request.options, request.tell)
     request.tell("")
     request.print({"file": str(place), **report.as_dict()}, _bundle_lines(request, place, report))
+
+
+def _adreno(request: Request, device: str) -> None:
+    from cli.adreno import emit_adreno
+    from tinyinfer.backends.qcom.capabilities import find_gpu
+    from tinyinfer.backends.qcom.device import DEFAULT_GPU
+
+    if len(request.devices) > 1:
+        raise BadInput(f"--device {device}: its OpenCL C is written by itself; give no other --device")
+    for flag in ("--sign", "--stored-weights", "--tune", "--tune-from", "--input", "--no-golden"):
+        if flag in request.given:
+            raise BadInput(f"{flag} is for bundles, which hold no program for {device} yet")
+    try:
+        find_gpu(device.partition(":")[2] or DEFAULT_GPU)
+    except ValueError as error:
+        raise BadInput(f"--device: {error}") from None
+    ending = device.lower().replace(":", "-")
+    emit_adreno(request, device, _file(request, f"{request.stem}.{ending}.cl"))
 
 
 def _bundle_lines(request: Request, place: Path, report: BuildReport) -> list[str]:

@@ -33,7 +33,7 @@ from cli.options import json_option, parse_shape, parse_size, verbose_option
     metavar="NAME",
     help="Target, best first (repeatable): CPU (this machine's level and a portable one), cpu:LEVEL as"
     " cpu:x86_64-v3, cpu:ARCHITECTURE:CPU as cpu:aarch64:cortex-a76, OPENCL (any such device), or opencl:0"
-    " (cut for that one) [default: CPU].",
+    " (cut for that one); alone, qcom:GPU as qcom:a630 writes OpenCL C and checks it [default: CPU].",
 )
 @click.option(
     "--shape",

@@ -153,11 +153,16 @@ def to_physical(lowered: LoweredKernel, buffers: dict[Node, Buffer]) -> Physical
 
 
 def pack_constants(
-    kernel: PhysicalKernel, order: Sequence[Axis], skip: Collection[Expr] = ()
+    kernel: PhysicalKernel,
+    order: Sequence[Axis],
+    skip: Collection[Expr] = (),
+    images: ImageLimits | None = None,
+    along: Axis | None = None,
 ) -> PhysicalKernel:
     """Lay each constant out along the axes that read it, in `order` (outer to inner).
 
-    Reads that are not affine, or would repeat the constant more than fourfold, keep the model's layout.
+    Reads that are not affine, or would repeat the constant more than fourfold, keep the model's layout. What
+    is read side by side `along` an axis goes to an image that can hold it.
     """
     arguments = Arguments([kernel.arguments[0]])
 
@@ -176,7 +181,13 @@ def pack_constants(
         packed = PackedConstant(
             source.literal, shape, tuple(access.address.coefficient(a) for a in used), access.address.const
         )
-        address = address_of(map(index, used), row_major_strides(shape), 0)
+        places = row_major_strides(shape)
+        if images is not None and used and used[-1] == along and source.literal.dtype == "float32":
+            image = images.image(shape[-1], int(np.prod(shape[:-1], dtype=np.int64)))
+            if image is not None and _holds(images.dtype, source.literal.array):
+                packed = replace(packed, image=image)
+                places = (*(s * PITCH for s in row_major_strides(shape[:-1])), 1)
+        address = address_of(map(index, used), places, 0)
         return expression("LOAD", (), e.dtype, Access(arguments.number(packed), address))
 
     body = rebuild(kernel.nest.body, one)
@@ -280,11 +291,15 @@ def _holds(dtype: str, array: np.ndarray) -> bool:
 
 
 def build_contraction(
-    kernel: PhysicalKernel, c: Contraction, width: int, panels_outside: bool = True
+    kernel: PhysicalKernel,
+    c: Contraction,
+    width: int,
+    panels_outside: bool = True,
+    images: ImageLimits | None = None,
 ) -> ContractionNest:
     """Cut the vectorised axis into panels of `width` columns and pack its operand if that is constant: panel
     after panel, or, for neighbours that read at the same time, all panels side by side for each step of the
-    sum."""
+    sum. Constants of the epilogue may lie in `images`."""
     vector = c.vector
     _, a, b = _operands(kernel.nest.body, vector)
     panel = Axis("p", -(-vector.size // width))
@@ -293,7 +308,7 @@ def build_contraction(
     k = tuple(sorted(c.k, key=lambda x: -abs(a.attrs.address.coefficient(x))))
     groups = tuple(x for x in (*c.n_outer, *c.batch))
     order = [*groups, *c.m, *k, vector]
-    kernel = pack_constants(kernel, order, skip={a, b})
+    kernel = pack_constants(kernel, order, {a, b}, images, vector)
     total, a, b = _operands(kernel.nest.body, vector)
     cut = {vector: index(panel) * width + index(lane)}
 

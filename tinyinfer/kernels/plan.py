@@ -313,7 +313,8 @@ def sorted_for_constants(nest: LoopNest, vector: Axis | None) -> list[Axis]:
 def prepare_map(physical: PhysicalKernel, machine: Machine) -> PhysicalKernel:
     """A map kernel as it is scheduled: constants packed, axes merged and by the stride of the store."""
     vector = machine.vector_axis(physical.nest)
-    packed = pack_constants(physical, sorted_for_constants(physical.nest, vector))
+    order = sorted_for_constants(physical.nest, vector)
+    packed = pack_constants(physical, order, (), machine.images, vector)
     nest = merge_axes(packed.nest)
     nest.axes = tuple(sorted(nest.axes, key=lambda a: -abs(nest.store.coefficient(a))))
     return rebase(replace(packed, nest=nest))[0]

@@ -47,6 +47,8 @@ class GpuModel:
     """Numbers of rows that a work-item's block of a contraction may have."""
     vectors: tuple[int, ...] = (1, 2)
     """Numbers of vectors of columns that it may have."""
+    written_out: int = 0
+    """Texels that a short reduction of texels may read without a loop."""
     unroll: int = 4
     """Steps of a contraction's sum that are written out."""
     group: int = 128

@@ -89,7 +89,7 @@ class GpuContractionChoice:
         made = self._nests.get(vectors)
         if made is None:
             width = vectors * self.model.lanes
-            made = build_contraction(self.physical, self.roles, width, panels_outside=False)
+            made = build_contraction(self.physical, self.roles, width, False, self.model.images)
             if self.model.images is not None:
                 made = panels_in_image(made, self.model.images)
             made = merge_contraction(made)

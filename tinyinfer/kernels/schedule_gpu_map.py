@@ -214,6 +214,12 @@ def _alone(
     straight = bool(reduces) and all(is_straight(e) for e in reduces)
     weight = expression_weight(nest.body)
     steps = max((reduce_steps(e) for e in reduces), default=1)
+
+    def unrolls(tile: int) -> bool:
+        if texels:
+            return steps * tile <= model.written_out
+        return steps * lanes * tile * weight <= UNROLLED * 2
+
     if straight and contiguous is not None:
         tile_axis, _ = pick_tile(nest, free, reduces, contiguous, 1, 16)
         if tile_axis is not None:
@@ -221,9 +227,9 @@ def _alone(
             # a tile of texels is four times as many sums
             sizes = (2,) if texels else (4, 3, 2)
             fits = (t for t in sizes if not size % t and items // t >= model.plenty)
-            tile = next((t for t in fits if t * lanes * steps * weight <= UNROLLED * 2), 1)
-    unrolled = straight and steps * lanes * tile * weight <= UNROLLED * 2
-    if not unrolled:
+            tile = next((t for t in fits if texels or unrolls(t)), 1)
+    unrolled = straight and unrolls(tile)
+    if not unrolled and not texels:
         tile = 1
     axes = [(a, lanes if a is contiguous else tile if a is tile_axis else 1) for a in nest.axes]
     grid: Grid = (tuple(axes[-1:]), tuple(axes[-2:-1]), tuple(axes[:-2]))

@@ -59,6 +59,8 @@ class Dialect:
     wide_index: str = "int64_t"
     size: str = "size_t"
     unsigned_wide: str = "uint64_t"
+    trips: str = "{}"
+    """The end of a loop whose body shall not be written out, however few trips it has."""
     image: str = ""
     """A parameter that is an image, `access`_only."""
     head: str = "static void {name}({parameters})"

@@ -91,6 +91,19 @@ HELPERS = {
 static inline float ti_exp_float(float x) {
     return exp(x);
 }""",
+    # Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: to 1.5e-7
+    "ti_short_erf": """\
+static inline float ti_short_erf(float x) {
+    const float a = fabs(x);
+    const float t = native_recip(1.0f + 0.3275911f * a);
+    const float low = (-0.284496736f + (1.421413741f + (-1.453152027f + 1.061405429f * t) * t) * t) * t;
+    const float y = 1.0f - (0.254829592f + low) * t * native_exp(-a * a);
+    return copysign(y, x);
+}""",
+    "ti_short_tanh": """\
+static inline float ti_short_tanh(float x) {
+    return 1.0f - 2.0f * native_recip(native_exp(2.0f * x) + 1.0f);
+}""",
     "ti_lane": """\
 static inline float ti_lane(float4 texel, int lane) {
     const float2 pair = lane < 2 ? texel.lo : texel.hi;

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
+from tinyinfer.backends.clike.dialect import Dialect
 from tinyinfer.backends.clike.item_printer import ItemPrinter
-from tinyinfer.backends.clike.opencl_c import program_text
+from tinyinfer.backends.clike.opencl_c import OPENCL_C, program_text
 from tinyinfer.backends.cpu.features import ARCHITECTURES, Needs, required_bits
 from tinyinfer.backends.opencl.capabilities import LANGUAGE, Capabilities
 from tinyinfer.backends.opencl.programs import all_launches, plan_sources
@@ -35,6 +36,7 @@ class OpenclTarget:
     model: GpuModel = GpuModel()
     device: str = ""
     required: str = ""
+    dialect: Dialect = field(default=OPENCL_C, compare=False, repr=False)
 
     architecture = triple = ARCHITECTURE
     pointer_bytes = 8
@@ -74,7 +76,7 @@ def plan_for(graph: Graph, options: CompileOptions, target: OpenclTarget, withou
     optimised = optimize(use_storage_types(graph))
     if without_doubles:
         _refuse_doubles(optimised, without_doubles)
-    plan = build_plan(optimised, ItemPrinter(target.model), options)
+    plan = build_plan(optimised, ItemPrinter(target.model, target.dialect), options)
     results = sum(x.size * numpy_dtype(x.dtype).itemsize for x in graph.outputs.values())
     check_bytes(plan.peak_bytes + results, "the compiled graph with its outputs")
     # the bytes are those of the storage types, but callers see the arrays as what the model says

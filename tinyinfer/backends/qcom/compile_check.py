@@ -29,6 +29,9 @@ class KernelReport:
     title: str
     """What it computes, by ONNX names; that of the first launch."""
 
+    origin: tuple[str, ...]
+    """All of these names."""
+
     launches: int
     work_items: int
     """Of the first launch."""
@@ -111,7 +114,7 @@ def _report(source: KernelSource, launches: Sequence[Launch], compiled: Compiled
     first = launches[0]
     assert first.work is not None
     x, y, z = first.work.total
-    return KernelReport(source.name, first.title, len(launches), x * y * z, compiled)
+    return KernelReport(source.name, first.title, first.origin, len(launches), x * y * z, compiled)
 
 
 def _check_launch(report: KernelReport, launch: Launch, gpu: AdrenoGpu) -> None:

@@ -14,6 +14,7 @@ from tinyinfer.backends.opencl.device import context_of
 from tinyinfer.backends.opencl.platforms import NoOpencl, describe, list_devices
 from tinyinfer.backends.opencl.target import OpenclTarget, plan_for
 from tinyinfer.backends.qcom.capabilities import ADRENO_GPUS, AdrenoGpu, find_gpu
+from tinyinfer.backends.qcom.dialect import ADRENO_C, HALF_PRECISION
 from tinyinfer.backends.qcom.model import adreno_model
 from tinyinfer.config import CompileOptions
 from tinyinfer.errors import EPFail
@@ -68,11 +69,16 @@ class QcomDevice:
         except NoOpencl:
             return ADRENO_GPUS[DEFAULT_GPU]
 
+    @property
+    def target(self) -> OpenclTarget:
+        """What plans are made for."""
+        gpu = self.gpu
+        dialect = HALF_PRECISION if self.storage == "float16" else ADRENO_C
+        return OpenclTarget(gpu.device, adreno_model(gpu, self.storage), gpu.name, dialect=dialect)
+
     def plan(self, graph: Graph, options: CompileOptions) -> Plan:
         """Optimise and plan `graph`; no kernel is printed or compiled, and no GPU is needed."""
-        gpu = self.gpu
-        target = OpenclTarget(gpu.device, adreno_model(gpu, self.storage), gpu.name)
-        return plan_for(graph, options, target, without_doubles=gpu.name)
+        return plan_for(graph, options, self.target, without_doubles=self.gpu.name)
 
     def compile(self, graph: Graph, options: CompileOptions, threads: int) -> Executable:
         """Optimise, plan and compile `graph`; `threads` means nothing here. EPFail where no such GPU is."""

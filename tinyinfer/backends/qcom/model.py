@@ -9,6 +9,9 @@ from tinyinfer.kernels.schedule_gpu import GpuModel
 GROUP = 64
 """Work-items of a group: one single wave, so that a kernel's registers are not halved by double waves."""
 
+WRITTEN_OUT = 18
+"""Two neighbours' windows of 3 x 3; larger windows are loops, whose reads do not all wait in registers."""
+
 LARGE_FILE = 96
 """Registers that let blocks of four float vectors keep at least 12 waves in flight."""
 
@@ -26,4 +29,5 @@ def adreno_model(gpu: AdrenoGpu, storage: str = "float16") -> GpuModel:
         rows=rows,
         vectors=(1,),
         group=GROUP,
+        written_out=WRITTEN_OUT,
     )
