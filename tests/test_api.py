@@ -53,7 +53,8 @@ def test_the_version_is_the_packages():
 
 
 def test_devices():
-    assert tinyinfer.get_available_providers() == ["CPU", "REFERENCE"]
+    available = tinyinfer.get_available_providers()
+    assert available[0] == "CPU" and available[-1] == "REFERENCE"
     assert set(tinyinfer.get_available_providers()) <= set(tinyinfer.get_all_providers())
     assert tinyinfer.get_device() == "CPU"
 

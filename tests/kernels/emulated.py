@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from compiled import CACHE, Feeds, plan_of
 
+from tinyinfer.backends.cpu.code_image import CodeImage
 from tinyinfer.backends.cpu.compile import link_sources
-from tinyinfer.backends.cpu.image import CodeImage
 from tinyinfer.backends.cpu.loader import map_image
 from tinyinfer.backends.cpu.target import host_target, named_target
 from tinyinfer.config import CompileOptions

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tinyinfer.backends.base import Executable
+from tinyinfer.backends.cpu.code_image import CodeImage
 from tinyinfer.backends.cpu.driver import ENTRIES
 from tinyinfer.backends.cpu.executable import CpuExecutable
 from tinyinfer.backends.cpu.features import ARCHITECTURES, Needs, feature_names
-from tinyinfer.backends.cpu.image import CodeImage
 from tinyinfer.backends.cpu.loader import map_image
 from tinyinfer.backends.cpu.machine import choose, this_machine
 from tinyinfer.backends.registry import canonical_name, device_names, unavailable_reason

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from tinyinfer.backends.cpu.image import ALIGNMENT as CODE_ALIGNMENT
+from tinyinfer.backends.cpu.code_image import ALIGNMENT as CODE_ALIGNMENT
 from tinyinfer.bundle.container import ALIGNMENT
 from tinyinfer.emit.c_names import comment, distinct
 from tinyinfer.runtime.plan import TensorSpec

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from tinyinfer.backends.cpu.code_image import CodeImage
 from tinyinfer.backends.cpu.compile import KernelCompileError, compile_object, link_sources
-from tinyinfer.backends.cpu.image import CodeImage, LinkError, read_object
+from tinyinfer.backends.cpu.image import LinkError, read_object
 from tinyinfer.backends.cpu.loader import MappedCode, map_file, map_image
 from tinyinfer.runtime.plan import KernelSource
 

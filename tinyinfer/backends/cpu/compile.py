@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tinyinfer.backends.cpu.code_image import CodeImage
 from tinyinfer.backends.cpu.driver import ENTRIES, driver_text
-from tinyinfer.backends.cpu.image import CodeImage, Part, link, read_object
+from tinyinfer.backends.cpu.image import Part, link, read_object
 from tinyinfer.backends.cpu.llvm_legal import legalise
 from tinyinfer.backends.cpu.support import support_source
 from tinyinfer.backends.cpu.target import CpuTarget

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import statistics
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -181,7 +180,7 @@ class CpuExecutable:
             LaunchTime(
                 launch.title or launch.kernel.name,
                 launch.origin,
-                statistics.median(column) * 1e-9,
+                float(np.median(column)) * 1e-9,
                 launch.flops,
                 launch.bytes,
             )

@@ -13,12 +13,10 @@ from typing import NoReturn
 
 import numpy as np
 
+from tinyinfer.backends.cpu.code_image import ALIGNMENT, CodeImage
 from tinyinfer.backends.cpu.elf import ElfObject, InvalidObject
 from tinyinfer.backends.cpu.relocations import MACHINES, Machine, OutOfReach, Places, Relocation
 from tinyinfer.errors import EPFail
-
-ALIGNMENT = 4096
-"""Where an image may be mapped: multiples of this."""
 
 _FUNCTION = 16
 """Alignment of every part."""
@@ -26,15 +24,6 @@ _FUNCTION = 16
 
 class LinkError(EPFail):
     """Code that cannot be part of an image; the message names the kernel and what it refers to."""
-
-
-@dataclass(frozen=True)
-class CodeImage:
-    """Position-independent machine code: its bytes, and where in them each kernel begins, by its key. The
-    functions of the driver have their own names as keys."""
-
-    code: bytes
-    entries: dict[str, int]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tinyinfer.backends.cpu.image import ALIGNMENT, CodeImage
+from tinyinfer.backends.cpu.code_image import ALIGNMENT, CodeImage
 
 
 class MappedCode:
