@@ -109,11 +109,14 @@ static inline float ti_lane(float4 texel, int lane) {
     const float2 pair = lane < 2 ? texel.lo : texel.hi;
     return lane & 1 ? pair.y : pair.x;
 }""",
+    # runtimes without conversions in hardware emulate vstore_half in a hundred instructions
     "ti_round_f16": """\
 static inline float ti_round_f16(float x) {
-    ushort bits;
-    vstore_half_rte(x, 0, (half *)&bits);
-    return vload_half(0, (const half *)&bits);
+    const uint bits = as_uint(x), size = bits & 0x7FFFFFFFu;
+    const uint normal = (size + 0x0FFFu + ((size >> 13) & 1u)) & 0xFFFFE000u;
+    const uint tiny = as_uint((as_float(size) + 0.5f) - 0.5f);
+    const uint large = size > 0x7F800000u ? size : normal >= 0x47800000u ? 0x7F800000u : normal;
+    return as_float((bits & 0x80000000u) | (size < 0x38800000u ? tiny : large));
 }""",
 }
 """In the order of C11's, in which each needs only earlier ones."""
