@@ -88,7 +88,8 @@ class OpenclTargetDevice(BundleDevice):
         from tinyinfer.backends.opencl.device import OpenclDevice
         from tinyinfer.backends.opencl.target import obstacles
 
-        self.device = OpenclDevice(name.partition(":")[2])
+        kind, _, selector = name.partition(":")
+        self.device = OpenclDevice("adreno" if kind == "QCOM" else selector)
         self.capabilities = self.device.capabilities
         rejected = []
         for entry, needs in zip(container.all("PLAN"), describe_targets(container)):
@@ -136,7 +137,7 @@ def choose_device(container: Container, names: Sequence[str]) -> BundleDevice:
         try:
             if wanted == "CPU":
                 return CpuTargetDevice(container)
-            if kind == "OPENCL":
+            if kind in ("OPENCL", "QCOM"):
                 reason = unavailable_reason(wanted)
                 if reason is None:
                     return OpenclTargetDevice(container, wanted)

@@ -20,6 +20,7 @@ from tinyinfer.bundle.plan_section import PlanSection
 from tinyinfer.bundle.weights import Weights
 from tinyinfer.errors import Fail, InvalidArgument, NotImplemented
 from tinyinfer.ir.node import Graph
+from tinyinfer.kernels.image import TEXEL
 from tinyinfer.limits import DEFAULT_LIMITS, Limits
 from tinyinfer.runtime.feeds import FeedCheck, InputSpec
 from tinyinfer.runtime.plan import Plan, TensorSpec
@@ -96,6 +97,8 @@ class BundleModel:
         plan = self.section.plan
         _check_memory(label, plan, self.section, self._limits)
         plan.parameters = self._weights.load(self.section.tensors)
+        for number, image in plan.parameter_images.items():
+            plan.parameters[number] = plan.parameters[number].reshape(image.height, image.width, TEXEL)
         self._fixed = {
             number: plan.parameters[tensor]
             .view(numpy_dtype(plan.inputs[number].dtype))

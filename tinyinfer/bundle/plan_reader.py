@@ -18,6 +18,7 @@ from tinyinfer.bundle import types
 from tinyinfer.bundle.plan_section import PlanSection, ProgramNeeds
 from tinyinfer.bundle.weights import PlanTensor, StoredTensor, check_tensor
 from tinyinfer.errors import Fail, InvalidBundle
+from tinyinfer.kernels.image import Image
 from tinyinfer.runtime.plan import (
     BufferRef,
     KernelSource,
@@ -102,7 +103,7 @@ class _Reader:
             data.data
         )
         self.size("the arena", self.arena_bytes)
-        self.layout = types.tables_of(self.machine.architecture)
+        self.layout = types.tables_of(self.machine.architecture, self.machine.features)
         self.tables = self._tables(tables)
         self.dims: list[int] = [size for (size,) in self.tables[types.DIMS]]
         self.code_bytes, self.stored = code_bytes, stored
@@ -186,6 +187,7 @@ class _Reader:
         inputs, outputs, fixed = self._values(tensors)
         kernels, offsets = self._kernels()
         self.work = self._work_sizes()
+        self.images, in_images = self._images(tensors)
         self.kernels = kernels
         self.parameters = _whole("parameter", [tensor.nbytes for tensor in tensors])
         scope = {
@@ -197,6 +199,8 @@ class _Reader:
         if any(self.free_launches):
             self.fail(f"launch {self.free_launches.index(True)} belongs to no loop")
         plan = Plan(inputs, outputs, launches, [], self.arena_bytes)
+        plan.images = [image for image, tensor in self.images if not tensor]
+        plan.parameter_images = in_images
         machine = self.machine
         return PlanSection(
             machine.architecture,
@@ -292,6 +296,27 @@ class _Reader:
             self.string(options, options_size), local_bytes, group, self.string(device, device_size)
         )
 
+    def _images(self, tensors: Sequence[PlanTensor]) -> tuple[list[tuple[Image, int]], dict[int, Image]]:
+        """Each image with 1 + the number of its tensor (0: it holds values), and those of tensors by number;
+        those of values come first."""
+        if len(self.layout) <= types.IMAGES:
+            return [], {}
+        found: list[tuple[Image, int]] = []
+        in_images: dict[int, Image] = {}
+        for number, (width, height, dtype, tensor) in enumerate(self.tables[types.IMAGES]):
+            image = Image(width, height, self.type_name(dtype, f"image {number}"))
+            if image.dtype not in ("float16", "float32") or not 0 < width * height <= types.MOST_BYTES >> 4:
+                self.fail(f"image {number} is {width} by {height} of {image.dtype}")
+            if tensor:
+                held = tensors[tensor - 1] if tensor <= len(tensors) and tensor - 1 not in in_images else None
+                if held is None or (held.nbytes, held.dtype) != (image.nbytes, image.dtype):
+                    self.fail(f"image {number} does not hold tensor {tensor - 1}")
+                in_images[tensor - 1] = image
+            elif in_images:
+                self.fail(f"image {number} is one of values after those of tensors")
+            found.append((image, tensor))
+        return found, in_images
+
     def _work_sizes(self) -> list[tuple[WorkSizes | None, bool]]:
         """For each launch its work-items (None for a loop's) and whether it is run once."""
         launches = self.tables[types.LAUNCHES]
@@ -324,7 +349,7 @@ class _Reader:
             self.size(what, total)
             self.span(types.KERNELS, kernel, 1, what)
             refs = [
-                self._reference(i, scope, what)
+                self._argument(i, scope, what)
                 for i in self.span(types.REFERENCES, argument, arguments, what)
             ]
             result.append(
@@ -342,6 +367,19 @@ class _Reader:
                 )
             )
         return result
+
+    def _argument(self, number: int, scope: _Scope, what: str) -> BufferRef:
+        """What a launch is given: a place, or an image."""
+        ref = self._reference(number, scope, what)
+        image = self.references[number][3] - 1
+        if image < 0 or not self.images:
+            return ref
+        if image >= len(self.images) or ref.offset:
+            self.fail(f"{what} refers to image {image} of {len(self.images)}, or into one")
+        tensor = self.images[image][1]
+        if tensor and (ref.space, ref.number) != ("parameter", tensor - 1):
+            self.fail(f"{what} refers to image {image} as something that it does not hold")
+        return ref if tensor else BufferRef("image", image)
 
     def _place(self, number: int, scope: _Scope, what: str) -> tuple[BufferRef, _Place]:
         """A reference and where it lies before anything moves."""

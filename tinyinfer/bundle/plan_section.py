@@ -75,7 +75,7 @@ def write_plan(section: PlanSection) -> bytes:
 class _Writer:
     def __init__(self, section: PlanSection):
         self.section = section
-        self.layout = types.tables_of(section.architecture)
+        self.layout = types.tables_of(section.architecture, section.features)
         self.tables: list[list[tuple]] = [[] for _ in self.layout]
         self.text = bytearray()
         self.places: dict[str, tuple[int, int]] = {}
@@ -183,7 +183,7 @@ class _Writer:
                 bodies += body
             first = len(self.tables[types.REFERENCES])
             for ref in launch.arguments:
-                self._reference(ref)
+                self._argument(ref)
             self._add(
                 types.LAUNCHES,
                 self.kernels[launch.kernel.key],
@@ -209,6 +209,22 @@ class _Writer:
         for launch in launches_in_order(self.section.plan.launches):
             total, group = (launch.work.total, launch.work.group) if launch.work else ((0,) * 3, (0,) * 3)
             self._add(types.WORK, *total, *group, types.ONCE if launch.once else 0)
+
+        plan = self.section.plan
+        images = [(image, 0) for image in plan.images]
+        images += [(image, 1 + number) for number, image in plan.parameter_images.items()]
+        for image, tensor in images:
+            self._add(types.IMAGES, image.width, image.height, types.TYPES[image.dtype], tensor)
+
+    def _argument(self, ref: BufferRef) -> None:
+        """What a launch is given: a place, or an image, whose number stands where other references move."""
+        plan = self.section.plan
+        if ref.space == "image":
+            self._reference(BufferRef("arena", 0), 1 + ref.number)
+        elif ref.space == "parameter" and ref.number in plan.parameter_images:
+            self._reference(ref, 1 + len(plan.images) + list(plan.parameter_images).index(ref.number))
+        else:
+            self._reference(ref)
 
     def _reference(self, ref: BufferRef | None, even: int = 0, odd: int = 0) -> int:
         if ref is None:

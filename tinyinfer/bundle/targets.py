@@ -17,7 +17,8 @@ PORTABLE = "x86_64-v3"
 def find_targets(names: Sequence[str]) -> list[Target]:
     """Targets by the names that `--device` takes: "CPU" is the level of this machine and the portable one of
     its architecture, "cpu:NAME" what `named_target` calls NAME; "OPENCL" is any OpenCL device, "opencl:0" or
-    "opencl:NAME" one that this machine has. ValueError for others."""
+    "opencl:NAME" one that this machine has; "qcom:a630" is that Adreno GPU, "QCOM" the default one.
+    ValueError for others."""
     found: dict[str, Target] = {}
     for name in names:
         device, colon, rest = name.partition(":")
@@ -28,14 +29,26 @@ def find_targets(names: Sequence[str]) -> list[Target]:
             targets = [named_target(rest)] if colon else _own_targets()
         elif device.upper() == "OPENCL":
             targets = [_opencl_target(rest) if colon else OpenclTarget()]
+        elif device.upper() == "QCOM":
+            targets = [_adreno_target(rest)]
         else:
             raise ValueError(
                 f"bundles hold code for processors and OpenCL devices: {name!r} is neither CPU, cpu:TARGET,"
-                " OPENCL nor opencl:DEVICE"
+                " OPENCL, opencl:DEVICE, QCOM nor qcom:GPU"
             )
         for target in targets:
             found.setdefault(target.name, target)
     return list(found.values())
+
+
+def _adreno_target(gpu_name: str) -> OpenclTarget:
+    """The target for an Adreno GPU, which need not be here."""
+    from tinyinfer.backends.qcom.device import QcomDevice
+    from tinyinfer.backends.qcom.model import adreno_model
+
+    device = QcomDevice(gpu_name)
+    gpu = device.gpu
+    return OpenclTarget(f"qcom:{gpu.name}", adreno_model(gpu, device.storage), gpu.name, "Adreno")
 
 
 def _opencl_target(selector: str) -> OpenclTarget:

@@ -105,9 +105,12 @@ ITEM_TABLES = (
     Table("programs", struct.Struct("<IIQI4xII8x")),
 )
 """What plans for work-items have besides."""
-STRINGS, DIMS, VALUES, TENSORS, RUNS, KERNELS, LAUNCHES, REFERENCES, LOOPS, WORK, PROGRAMS = range(
-    len(TABLES) + 2
-)
+# width, height, type, 1 + tensor
+IMAGE_TABLE = Table("images", struct.Struct("<IIII8x"))
+"""Of plans for work-items that need the feature IMAGES."""
+IMAGES_BIT = 1 << 2
+STRINGS, DIMS, VALUES, TENSORS, RUNS, KERNELS, LAUNCHES, REFERENCES, LOOPS = range(len(TABLES))
+WORK, PROGRAMS, IMAGES = range(len(TABLES), len(TABLES) + 3)
 WAITS = 1
 """Bit of a launch's flags."""
 ONCE = 1
@@ -116,6 +119,8 @@ RAW, EXPANDED = 0, 1
 """Encodings of a tensor."""
 
 
-def tables_of(architecture: str) -> tuple[Table, ...]:
+def tables_of(architecture: str, features: int) -> tuple[Table, ...]:
     """The tables of a plan, in order."""
-    return TABLES + ITEM_TABLES if architecture == OPENCL else TABLES
+    if architecture != OPENCL:
+        return TABLES
+    return (*TABLES, *ITEM_TABLES, *([IMAGE_TABLE] if features & IMAGES_BIT else []))

@@ -104,7 +104,8 @@ def program_source(plan: Plan, target: OpenclTarget) -> ProgramSource:
         position = entries[source.key] = text.index(kernel, position)
     if not text.isascii():
         raise ValueError("OpenCL C of a plan is ASCII")
-    bits = required_bits(ARCHITECTURE, frozenset(["cl_khr_fp64"] if doubles else []))
+    used = {"cl_khr_fp64": doubles, "images": bool(plan.images or plan.parameter_images)}
+    bits = required_bits(ARCHITECTURE, frozenset(name for name, there in used.items() if there))
     needs = Needs(target.name, ARCHITECTURES[ARCHITECTURE], target.pointer_bytes, bits)
     local_bytes = target.model.local_bytes if "__local" in text else 0
     groups = [prod(x.work.group) for x in all_launches(plan.launches) if x.work is not None]

@@ -10,6 +10,10 @@
 /* ---- The part of OpenCL 1.2 that is used, under its numbers and shapes ---- */
 typedef void *handle; /* a platform, device, context, queue, program, kernel or buffer */
 typedef int32_t answer;
+typedef struct { u32 order, type; } image_format;
+typedef struct {
+  u32 kind; size_t width, height, depth, layers, row_pitch, slice_pitch; u32 levels, samples; handle buffer;
+} image_shape;
 typedef void made_callback(handle program, void *user);
 typedef void context_callback(const char *text, const void *data, size_t size, void *user);
 #define FUNCTIONS(F)                                                                                                  \
@@ -20,6 +24,9 @@ typedef void context_callback(const char *text, const void *data, size_t size, v
   F(handle, CreateContext, (const intptr_t *, u32, const handle *, context_callback *, void *, answer *))             \
   F(handle, CreateCommandQueue, (handle, handle, u64, answer *))                                                      \
   F(handle, CreateBuffer, (handle, u64, size_t, void *, answer *))                                                    \
+  F(handle, CreateImage, (handle, u64, const image_format *, const image_shape *, void *, answer *))                  \
+  F(answer, EnqueueWriteImage, (handle, handle, u32, const size_t *, const size_t *, size_t, size_t, const void *,    \
+                                u32, const handle *, handle *))                                                       \
   F(handle, CreateProgramWithSource, (handle, u32, const char **, const size_t *, answer *))                          \
   F(handle, CreateProgramWithBinary, (handle, u32, const handle *, const size_t *, const byte **, answer *, answer *)) \
   F(answer, BuildProgram, (handle, u32, const handle *, const char *, made_callback *, void *))                       \
@@ -51,7 +58,8 @@ enum {
   PLATFORM_VERSION = 0x901, PLATFORM_NAME = 0x902, DEVICE_TYPE = 0x1000, DEVICE_GROUP_LIMIT = 0x1004,
   DEVICE_IMAGES = 0x1016, DEVICE_SINGLE = 0x101B, DEVICE_LOCAL_BYTES = 0x1023, DEVICE_NAME = 0x102B,
   DRIVER_VERSION = 0x102D, DEVICE_VERSION = 0x102F, DEVICE_EXTENSIONS = 0x1030, DEVICE_DOUBLE = 0x1032,
-  PROGRAM_BINARY_SIZES = 0x1165, PROGRAM_BINARIES = 0x1166, PROGRAM_BUILD_LOG = 0x1183
+  PROGRAM_BINARY_SIZES = 0x1165, PROGRAM_BINARIES = 0x1166, PROGRAM_BUILD_LOG = 0x1183,
+  IMAGE_2D = 0x10F1, CHANNELS_RGBA = 0x10B5, HALVES = 0x10DD, FLOATS = 0x10DE
 };
 #define EVERY_TYPE 0xFFFFFFFFU
 #define TYPE_GPU 4U
@@ -61,6 +69,7 @@ enum {
 static const struct { answer code; const char *text; } answers[] = {
     {-2, "the device is not available"}, {-3, "there is no compiler"}, {-4, "no memory on the device"},
     {-5, "resources ran out"}, {-6, "no memory on the host"}, {-8, "overlapping copies"}, {-11, "it does not compile"},
+    {-10, "no images of this format"}, {-40, "an image larger than the device allows"},
     {-43, "an unknown option of the compiler"}, {-46, "no such kernel"}, {-49, "no such argument of a kernel"},
     {-51, "an argument of another size"}, {-52, "arguments are missing"}, {-54, "an impossible work-group"},
     {-55, "an impossible size of work-items"}, {-61, "a buffer larger than the device allows"}};
@@ -77,7 +86,7 @@ static bool answered(const voice *v, const char *title, answer code, const char 
 #define ANSWERED(call, what) do { if (!answered(v, d->title, call, what)) return false; } while (0)
 
 /* ---- The device ---- */
-enum { ARCHITECTURE_OPENCL = 16, ITEM_TABLES = 11, WORK = TABLES, PROGRAMS, WORK_RECORD = 40, PROGRAM_RECORD = 40 };
+enum { ARCHITECTURE_OPENCL = 16, WORK = TABLES, PROGRAMS, IMAGES, NEEDS_IMAGES = 4 };
 typedef struct { handle buffer; u64 offset; } place;
 typedef struct { place arena; const place *inputs, *outputs; } places;
 typedef struct device {
@@ -87,8 +96,8 @@ typedef struct device {
   char title[300];
   char *name, *extensions, *options;
   u64 features;
-  table work, programs;
-  handle arena, *tensors, *kernels; /* kernels: one a launch, with its own arguments */
+  table more[3]; /* work sizes, programs, images */
+  handle arena, *tensors, *images, *kernels; /* kernels: one a launch, with its own arguments */
   place *values, *slots;            /* slots: where the moving places of loops are */
   pthread_mutex_t mutex;
 } device;
@@ -182,12 +191,14 @@ static bool open_device(const voice *v, device *d) {
 }
 
 /* ---- The target ---- */
-/* The two tables that plans for work-items have besides. */
-static bool read_item_tables(const voice *v, const char *target, const section *plan, table made[2]) {
-  static const u32 least[2] = {WORK_RECORD, PROGRAM_RECORD};
+/* The tables that plans for work-items have besides; images only where they are needed. */
+static bool read_item_tables(const voice *v, const char *target, const section *plan, table made[3]) {
+  static const u32 least[3] = {40, 40, 24};
   u64 start = PLAN_HEADER + (u64)u32_at(plan->at + 24) * 16;
-  WRONG(u32_at(plan->at + 24) < ITEM_TABLES || plan->size < start, "the plan of %s has too few tables", target);
-  for (unsigned i = 0; i < 2; i++) {
+  unsigned count_of = (u64_at(plan->at + 8) & NEEDS_IMAGES) != 0 ? 3 : 2;
+  WRONG(u32_at(plan->at + 24) < TABLES + count_of || plan->size < start, "the plan of %s has too few tables", target);
+  made[2] = (table){plan->at, 0, 24};
+  for (unsigned i = 0; i < count_of; i++) {
     const byte *p = plan->at + PLAN_HEADER + 16 * (TABLES + i);
     u64 offset = u32_at(p), count = u32_at(p + 4), step = u32_at(p + 8);
     bool fits = step >= least[i] && offset % 8 == 0 && offset >= start && inside(offset, count * step, plan->size);
@@ -209,7 +220,7 @@ static char *string_of(table strings, const byte *p) {
 }
 /* Why the device cannot run a program, in `why`; false and a message where the plan is damaged. */
 static bool suits(const voice *v, const char *target, const device *d, const section *plan, char *why, size_t size) {
-  table made[2], strings = {plan->at + u32_at(plan->at + PLAN_HEADER), u32_at(plan->at + PLAN_HEADER + 4), 1};
+  table made[3], strings = {plan->at + u32_at(plan->at + PLAN_HEADER), u32_at(plan->at + PLAN_HEADER + 4), 1};
   char names[160], *device_name;
   if (!read_item_tables(v, target, plan, made)) return false;
   WRONG(!inside(u32_at(plan->at + PLAN_HEADER), strings.count, plan->size), "%s: table 0 does not fit", target);
@@ -255,12 +266,11 @@ static bool find_source(const voice *v, ti_model *m, u32 group, const ti_options
 }
 /* Sizes of the launches' work-items, now that the launches are known. */
 static bool check_work(const voice *v, const ti_model *m, device *d, const section *plan) {
-  table made[2];
-  if (!read_item_tables(v, m->target, plan, made)) return false;
-  d->work = made[0], d->programs = made[1];
-  WRONG(d->work.count != m->tables[LAUNCHES].count, "%s: not as many work sizes as launches", m->target);
-  for (u32 i = 0; i < d->work.count; i++) {
-    const byte *p = record(d->work, i);
+  if (!read_item_tables(v, m->target, plan, d->more)) return false;
+  table work = d->more[0];
+  WRONG(work.count != m->tables[LAUNCHES].count, "%s: not as many work sizes as launches", m->target);
+  for (u32 i = 0; i < work.count; i++) {
+    const byte *p = record(work, i);
     u64 items = 1;
     bool fits = m->launches[i].loop != NULL || m->launches[i].chunks == 1;
     for (unsigned axis = 0; m->launches[i].loop == NULL && axis < 3; axis++) {
@@ -270,6 +280,39 @@ static bool check_work(const voice *v, const ti_model *m, device *d, const secti
       fits = fits && items <= SIZE_MAX / 2;
     }
     WRONG(!fits, "launch %u has impossible work sizes", (unsigned)i);
+  }
+  return true;
+}
+
+/* The image that an argument is, plus 1; 0 for a place in a buffer. */
+static u64 image_of(const ti_model *m, const device *d, u32 number) {
+  return d->more[2].count == 0 ? 0 : u64_at(item(m, REFERENCES, number) + 16);
+}
+/* Images, and that arguments refer to them as what they hold. */
+static bool check_images(const voice *v, const ti_model *m, const device *d) {
+  table images = d->more[2];
+  for (u32 i = 0; i < images.count; i++) {
+    const byte *p = record(images, i);
+    u32 type = u32_at(p + 8), tensor = u32_at(p + 12);
+    u64 texels = (u64)u32_at(p) * u32_at(p + 4), bytes = 0;
+    bool fits = (type == TI_FLOAT32 || type == TI_FLOAT16) && texels != 0;
+    fits = fits && mul_u64(texels, 4 * type_bytes[type], &bytes);
+    if (fits && tensor != 0)
+      fits = tensor <= m->tables[TENSORS].count && u64_at(item(m, TENSORS, tensor - 1) + 8) == bytes &&
+             u32_at(item(m, TENSORS, tensor - 1) + 16) == type;
+    WRONG(!fits, "image %u does not fit", (unsigned)i);
+  }
+  for (u32 i = 0; i < m->tables[LAUNCHES].count; i++) {
+    const launch *l = m->launches + i;
+    for (u32 j = l->references; l->loop == NULL && j < l->references + l->count; j++) {
+      u64 image = image_of(m, d, j);
+      const byte *p = item(m, REFERENCES, j);
+      if (image == 0) continue;
+      WRONG(image > images.count || u64_at(p + 8) != 0, "launch %u: an argument is no image", (unsigned)i);
+      u32 tensor = u32_at(record(images, (u32)image - 1) + 12);
+      bool right = tensor == 0 || (u32_at(p) == TENSOR && u32_at(p + 4) == tensor - 1);
+      WRONG(!right, "launch %u: an argument is another image", (unsigned)i);
+    }
   }
   return true;
 }
@@ -345,7 +388,7 @@ static bool refused_program(const voice *v, const device *d, answer code, const 
 static bool build_program(const voice *v, const ti_model *m, device *d, const ti_opencl_options *opencl) {
   bool rounds = (device_number(d, DEVICE_SINGLE) & CORRECTLY_ROUNDED) != 0;
   const char *exact = rounds ? " -cl-fp32-correctly-rounded-divide-sqrt" : "";
-  char *stated = string_of(m->tables[STRINGS], record(d->programs, 0));
+  char *stated = string_of(m->tables[STRINGS], record(d->more[1], 0));
   WRONG(stated == NULL, "%s: the options of its program are not there", m->target);
   size_t length = strlen(stated) + strlen(exact) + 1;
   d->options = make(length, 1);
@@ -391,6 +434,32 @@ static bool make_buffer(const voice *v, const device *d, u64 size, const char *w
   ANSWERED(code, what);
   return true;
 }
+static bool make_images(const voice *v, const ti_model *m, device *d) {
+  static const size_t origin[3];
+  d->images = make(d->more[2].count, sizeof *d->images);
+  NO_MEMORY(d->images == NULL, "the plan");
+  for (u32 i = 0; i < d->more[2].count; i++) {
+    const byte *p = record(d->more[2], i);
+    const image_format format = {CHANNELS_RGBA, u32_at(p + 8) == TI_FLOAT16 ? HALVES : FLOATS};
+    const image_shape shape = {.kind = IMAGE_2D, .width = u32_at(p), .height = u32_at(p + 4)};
+    const size_t region[3] = {shape.width, shape.height, 1};
+    u32 tensor = u32_at(p + 12);
+    answer code;
+    d->images[i] = d->cl.CreateImage(d->context, READ_WRITE, &format, &shape, NULL, &code);
+    ANSWERED(code, "an image");
+    if (tensor == 0) continue;
+    const byte *from = m->tensors[tensor - 1];
+    code = d->cl.EnqueueWriteImage(d->queue, d->images[i], 1, origin, region, 0, 0, from, 0, NULL, NULL);
+    ANSWERED(code, "a tensor's image");
+  }
+  return true;
+}
+/* Whether a tensor lies in an image, and needs no buffer. */
+static bool in_image(const device *d, u32 tensor) {
+  for (u32 i = 0; i < d->more[2].count; i++)
+    if (u32_at(record(d->more[2], i) + 12) == tensor + 1) return true;
+  return false;
+}
 static bool make_buffers(const voice *v, const ti_model *m, device *d) {
   size_t values = m->input_count + m->output_count;
   d->tensors = make(m->tables[TENSORS].count, sizeof *d->tensors);
@@ -402,6 +471,7 @@ static bool make_buffers(const voice *v, const ti_model *m, device *d) {
     if (!make_buffer(v, d, m->values[i].bytes, "an input or output", &d->values[i].buffer)) return false;
   for (u32 i = 0; i < m->tables[TENSORS].count; i++) {
     u64 bytes = u64_at(item(m, TENSORS, i) + 8);
+    if (in_image(d, i)) bytes = 0;
     if (!make_buffer(v, d, bytes, "a tensor", &d->tensors[i])) return false;
     if (bytes == 0) continue;
     ANSWERED(d->cl.EnqueueWriteBuffer(d->queue, d->tensors[i], 1, 0, (size_t)bytes, m->tensors[i], 0, NULL, NULL),
@@ -426,11 +496,16 @@ static bool nowhere(const ti_model *m, u32 number) { return u32_at(item(m, REFER
 static bool bind(const voice *v, const ti_model *m, const device *d, const places *s, u32 first, u32 count, bool all) {
   for (u32 i = first; i < first + count; i++) {
     const launch *l = m->launches + i;
-    for (u32 j = 0; l->loop == NULL && j < l->count; j++) {
-      if (!all && u32_at(item(m, REFERENCES, l->references + j)) < INPUT) continue;
-      place at = place_of(m, d, s, l->references + j);
-      ANSWERED(d->cl.SetKernelArg(d->kernels[i], 2 * j, sizeof at.buffer, &at.buffer), "an argument");
-      ANSWERED(d->cl.SetKernelArg(d->kernels[i], 2 * j + 1, sizeof at.offset, &at.offset), "an argument");
+    for (u32 j = l->references, n = 0; l->loop == NULL && j < l->references + l->count; j++) {
+      u64 image = image_of(m, d, j);
+      place at = place_of(m, d, s, j);
+      u32 first_of = n;
+      n += image != 0 ? 1 : 2;
+      if (!all && u32_at(item(m, REFERENCES, j)) < INPUT) continue;
+      if (image != 0) at.buffer = d->images[image - 1];
+      ANSWERED(d->cl.SetKernelArg(d->kernels[i], first_of, sizeof at.buffer, &at.buffer), "an argument");
+      if (image != 0) continue;
+      ANSWERED(d->cl.SetKernelArg(d->kernels[i], first_of + 1, sizeof at.offset, &at.offset), "an argument");
     }
   }
   return true;
@@ -455,7 +530,7 @@ static bool fetch(const voice *v, const device *d, place from, void *to, size_t 
 static bool enqueue_loop(const voice *v, const ti_model *m, device *d, const loop *l, const places *around, u64 *left);
 static bool enqueue(const voice *v, const ti_model *m, device *d, u32 number, const places *s, u64 *left) {
   if (m->launches[number].loop != NULL) return enqueue_loop(v, m, d, m->launches[number].loop, s, left);
-  const byte *p = record(d->work, number);
+  const byte *p = record(d->more[0], number);
   const size_t total[3] = {(size_t)u64_at(p), (size_t)u64_at(p + 8), (size_t)u64_at(p + 16)};
   const size_t group[3] = {u32_at(p + 24), u32_at(p + 28), u32_at(p + 32)};
   ANSWERED(d->cl.EnqueueNDRangeKernel(d->queue, d->kernels[number], 3, NULL, total, group, 0, NULL, NULL), "a launch");
@@ -507,7 +582,7 @@ static bool enqueue_all(const voice *v, const ti_model *m, device *d, bool once)
   places around = {{d->arena, 0}, d->values, d->values + m->input_count};
   for (u32 i = m->main_first; i < m->main_first + m->main_count; i++) {
     u64 left = m->max_iterations;
-    if (((u32_at(record(d->work, i) + 36) & 1) != 0) == once && !enqueue(v, m, d, i, &around, &left)) return false;
+    if (((u32_at(record(d->more[0], i) + 36) & 1) != 0) == once && !enqueue(v, m, d, i, &around, &left)) return false;
   }
   return true;
 }
@@ -541,6 +616,8 @@ static bool opencl_run(const voice *v, ti_model *m, const void *const *inputs, v
 /* ---- Opening and closing ---- */
 static void opencl_close(ti_model *m) {
   device *d = m->device;
+  for (u32 i = 0; d->images != NULL && i < d->more[2].count; i++)
+    if (d->images[i] != NULL) (void)d->cl.ReleaseMemObject(d->images[i]);
   size_t values = d->values == NULL ? 0 : m->input_count + m->output_count;
   if (d->queue != NULL) (void)d->cl.Finish(d->queue);
   for (u32 i = 0; d->kernels != NULL && i < m->tables[LAUNCHES].count; i++)
@@ -554,7 +631,7 @@ static void opencl_close(ti_model *m) {
   if (d->queue != NULL) (void)d->cl.ReleaseCommandQueue(d->queue);
   if (d->context != NULL) (void)d->cl.ReleaseContext(d->context);
   (void)pthread_mutex_destroy(&d->mutex);
-  free(d->kernels), free(d->tensors), free(d->values), free(d->slots);
+  free(d->images), free(d->kernels), free(d->tensors), free(d->values), free(d->slots);
   free(d->name), free(d->extensions), free(d->options), free(d);
   /* the library stays: drivers have threads of their own, whose code must not go */
 }
@@ -570,9 +647,9 @@ static bool open_opencl_model(const voice *v, ti_model *m, const ti_options *opt
               check_signature(v, m->file, options) && load_library(v, d, opencl->library) &&
               find_device(v, d, opencl->device) && open_device(v, d) &&
               choose_opencl_target(v, m, d, options->target, &plan) && find_source(v, m, plan.group, options) &&
-              check_plan(v, m, &plan) && check_work(v, m, d, &plan) && place_tensors(v, m) &&
+              check_plan(v, m, &plan) && check_work(v, m, d, &plan) && check_images(v, m, d) && place_tensors(v, m) &&
               context_make(v, m, 1, &m->context) && build_program(v, m, d, opencl) && make_kernels(v, m, d) &&
-              make_buffers(v, m, d);
+              make_images(v, m, d) && make_buffers(v, m, d);
   if (!good) return false;
   places around = {{d->arena, 0}, d->values, d->values + m->input_count};
   if (!bind(v, m, d, &around, m->main_first, m->main_count, true) || !enqueue_all(v, m, d, true)) return false;
