@@ -14,9 +14,13 @@ from c_tools import REPOSITORY, RUNTIME, STRICT, compiled, needed, run
 from opencl_tools import needed_opencl, save_graph
 from small_models import affine
 
+from tinyinfer.backends.opencl.target import OpenclTarget
+from tinyinfer.backends.qcom.capabilities import find_gpu
+from tinyinfer.backends.qcom.model import adreno_model
 from tinyinfer.bundle.build import BuildOptions, build_bundle
 from tinyinfer.bundle.container import Container, Section, write_bundle
 from tinyinfer.bundle.targets import find_targets
+from tinyinfer.bundle.verify import verify_bundle
 from tinyinfer.ir.oracle import evaluate
 
 FOLDER = Path(__file__).parent
@@ -107,6 +111,30 @@ def test_random_graphs_on_a_device(kind: str, seed: int, runner: Path, tmp_path:
     needed_opencl()
     done = run(runner, _random_bundle(tmp_path, kind, seed), "verify", "--opencl", "")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module", params=["float32", "float16"])
+def in_images(folder: Path, request: pytest.FixtureRequest) -> Path:
+    """A bundle whose values and weights lie in images."""
+    path = folder / f"images_{request.param}.tinf"
+    target = OpenclTarget("images", adreno_model(find_gpu("a630"), request.param))
+    build_bundle(REPOSITORY / "models" / "digits" / "digits.onnx", [target], path)
+    return path
+
+
+def test_images_on_a_device(in_images: Path, runner: Path):
+    needed_opencl()
+    assert verify_bundle(in_images, devices=["OPENCL"]).passed
+    done = run(runner, in_images, "verify", "--opencl", "")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_images_on_the_library_of_the_tests(in_images: Path, sanitized: Path, fake: Path):
+    words = ["verify", "--opencl", "", "--library", str(fake)]
+    for environment in ({}, {"FAKE_FAIL": "clCreateImage:2"}, {"FAKE_FAIL": "clEnqueueWriteImage:1"}):
+        done = run(sanitized, in_images, *words, **environment)
+        wanted = "failed on Fake GPU" if environment else "golden vectors failed"
+        assert done.returncode in (1, 2) and wanted in done.stderr.splitlines()[-1], done.stderr
 
 
 @pytest.mark.parametrize("kind", ["matmul", "rows"])

@@ -71,9 +71,9 @@ int clGetDeviceInfo(void *d, uint32_t what, size_t size, void *to, size_t *neede
   switch (what) {
     case 0x1000: return told_number(4, 8, size, to, needed);
     case 0x1004: return told_number(256, sizeof(size_t), size, to, needed);
-    case 0x1016: return told_number(0, 4, size, to, needed);
+    case 0x1016: return told_number(1, 4, size, to, needed);
     case 0x101B: return told_number(0x80, 8, size, to, needed);
-    case 0x1023: return told_number(16384, 8, size, to, needed);
+    case 0x1023: return told_number(65536, 8, size, to, needed);
     case 0x102B: return told_text("Fake GPU", size, to, needed);
     case 0x102D: return told_text("7", size, to, needed);
     case 0x102F: return told_text("OpenCL 1.2", size, to, needed);
@@ -180,7 +180,7 @@ int clSetKernelArg(kernel *k, uint32_t number, size_t size, const void *value) {
   FAILS(-49);
   need(size == 8 || size == sizeof(void *), "arguments of 8 bytes");
   if (number >= 64) return -49;
-  if (number % 2 == 0) need(*(void *const *)value != NULL, "a buffer as an argument");
+  if (number == 0) need(*(void *const *)value != NULL, "a buffer or an image as the first argument");
   k->set |= UINT64_C(1) << number;
   return 0;
 }
