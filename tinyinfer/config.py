@@ -57,3 +57,8 @@ def mesa_tree() -> Path | None:
     """
     chosen = os.environ.get(MESA_VARIABLE)
     return Path(chosen) if chosen else None
+
+
+def child_environment(**changes: str) -> dict[str, str]:
+    """The environment that a child process gets: this one's, with changes."""
+    return {**os.environ, **changes}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tinyinfer.bundle.manifest import canonical_json
 from tinyinfer.bundle.plan_section import launches_in_order
 from tinyinfer.errors import InvalidBundle
 from tinyinfer.runtime.plan import Plan
@@ -25,8 +26,7 @@ def write_provenance(plans: Sequence[Plan]) -> bytes:
         ]
         for plan in plans
     ]
-    content = {"nodes": list(numbers), "targets": targets}
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    return canonical_json({"nodes": list(numbers), "targets": targets})
 
 
 def read_provenance(data: np.ndarray, where: str) -> list[Origins]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 import shlex
 import shutil
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyinfer.config import child_environment
 from tinyinfer.errors import Fail, InvalidArgument, NotFound
 
 
@@ -71,7 +71,7 @@ class CCompiler:
         """Runs it in a folder. Fail with the compiler's first complaint where it does not succeed."""
         command = [*self.command, *self.flags, *arguments]
         # messages in English and without colours, whatever the terminal
-        environment = {**os.environ, "LC_ALL": "C"}
+        environment = child_environment(LC_ALL="C")
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
         except OSError as error:

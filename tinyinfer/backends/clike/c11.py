@@ -8,7 +8,7 @@ operation.
 from __future__ import annotations
 
 from tinyinfer.backends.clike.c11_helpers import HELPERS
-from tinyinfer.backends.clike.dialect import Dialect, NumberType, decimal
+from tinyinfer.backends.clike.dialect import Dialect, NumberType, conversions, decimal
 from tinyinfer.ir.dtypes import is_float
 
 TYPES = {
@@ -125,20 +125,6 @@ OPERATIONS = {
 }
 
 
-def cast(text: str, source: str, target: str) -> str:
-    """CAST of an operand: floats saturate, integers wrap around, anything to bool is `!= 0`."""
-    goal = TYPES[target]
-    if target == "bool":
-        return f"{text} != {literal(0, source)}"
-    if is_float(target):
-        if source == "float16" and target == "float32":
-            return text
-        return goal.round.format(f"({goal.value}){text}")
-    if is_float(source):
-        return f"ti_{goal.tag}_from_{TYPES[source].value}({text})"
-    return f"({goal.value}){text}"
-
-
 def bitcast(text: str, source: str, target: str) -> str:
     """BITCAST of an operand between dtypes of one size, neither of them bool."""
     goal = TYPES[target]
@@ -178,7 +164,7 @@ C11 = Dialect(
     name="C11",
     types=TYPES,
     operations=OPERATIONS,
-    cast=cast,
+    cast=conversions(TYPES, literal),
     bitcast=bitcast,
     literal=literal,
     suffixes={"float32": ("f", "f"), "float16": ("f", "f"), "float64": ("", "")},

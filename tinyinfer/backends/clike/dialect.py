@@ -107,3 +107,24 @@ def decimal(value: float, dtype: str) -> str:
     if 1e-4 <= abs(rounded) < 1e6:
         text = np.format_float_positional(rounded, unique=True, trim="0")
     return text.replace("e+", "e")
+
+
+def conversions(
+    types: Mapping[str, NumberType], literal: Callable[[float | int | bool, str], str]
+) -> Callable[[str, str, str], str]:
+    """`Dialect.cast` of languages with C's casts: floats saturate in helpers, integers wrap around, anything
+    to bool is `!= 0`."""
+
+    def cast(text: str, source: str, target: str) -> str:
+        goal = types[target]
+        if target == "bool":
+            return f"{text} != {literal(0, source)}"
+        if is_float(target):
+            if source == "float16" and target == "float32":
+                return text
+            return goal.round.format(f"({goal.value}){text}")
+        if is_float(source):
+            return f"ti_{goal.tag}_from_{types[source].value}({text})"
+        return f"({goal.value}){text}"
+
+    return cast

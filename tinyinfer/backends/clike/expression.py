@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tinyinfer.backends.clike.arithmetic import Value, arithmetic, cast, is_atom, repeats
+from tinyinfer.backends.clike.arithmetic import Value, accumulate, arithmetic, cast, is_atom, join, repeats
 from tinyinfer.backends.clike.dialect import Dialect
 from tinyinfer.backends.clike.writer import Writer
+from tinyinfer.ir.dtypes import is_float
 from tinyinfer.ir.index import Atom, Axis, FloorDiv, Index, Mod, Slot, atoms_of, index
 from tinyinfer.kernels.access import Access, payloads, walk_with_indices
 from tinyinfer.kernels.expression import Expr
@@ -136,6 +137,14 @@ class Evaluator:
         """The value of `e` as a name or a literal, computed here and not again."""
         made = self.value(e, p)
         return made if e.op == "CONST" else self._named(e, p, made)
+
+    def accumulated(self, op: str, total: Value, body: Expr, p: Position) -> Value:
+        """`total` joined with one more step of a reduction, whose `body` is taken at `p`."""
+        if op == "SUM" and body.op == "MUL" and is_float(body.dtype):
+            a, b = (self.value(x, p) for x in body.args)
+            return accumulate(self.dialect, a, b, total)
+        value = self.named(body, p) if op in ("MAX", "MIN") else self.value(body, p)
+        return join(self.dialect, op, total, value)
 
     def _named(self, e: Expr, p: Position, made: Value) -> Value:
         if not made.text.isidentifier():

@@ -11,14 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 
-from tinyinfer.backends.clike.arithmetic import Value, accumulate, join
+from tinyinfer.backends.clike.arithmetic import Value, join
 from tinyinfer.backends.clike.dialect import Dialect
 from tinyinfer.backends.clike.expression import Place, Position, axis_names
 from tinyinfer.backends.clike.items import dimension_counter, item_function, outside, place_items
 from tinyinfer.backends.clike.kernel import argument_names, counter_type
 from tinyinfer.backends.clike.vectors import VectorEvaluator
 from tinyinfer.backends.clike.writer import Writer
-from tinyinfer.ir.dtypes import is_float
 from tinyinfer.ir.index import Axis
 from tinyinfer.ir.ops import reduce_identity
 from tinyinfer.kernels.access import payloads, walk_with_indices
@@ -97,14 +96,6 @@ class ItemMapPrinter:
 
     # ---- reductions of one work-item
 
-    def _accumulated(self, op: str, total: Value, body: Expr, p: Position) -> Value:
-        ev = self.ev
-        if op == "SUM" and body.op == "MUL" and is_float(body.dtype):
-            a, b = (ev.value(x, p) for x in body.args)
-            return accumulate(self.dialect, a, b, total)
-        value = ev.named(body, p) if op in ("MAX", "MIN") else ev.value(body, p)
-        return join(self.dialect, op, total, value)
-
     def _totals(self, e: Expr, count: int) -> list[str]:
         """Define variables that hold what leaves the reduction unchanged."""
         op = e.attrs[0]
@@ -116,7 +107,7 @@ class ItemMapPrinter:
 
     def _step(self, e: Expr, positions: Sequence[Position], totals: Sequence[str]) -> None:
         for q, total in zip(positions, totals):
-            made = self._accumulated(e.attrs[0], Value(total, e.dtype), e.args[0], q)
+            made = self.ev.accumulated(e.attrs[0], Value(total, e.dtype), e.args[0], q)
             self.w.do(f"{total} = {made.text};")
 
     def _reduced(self, e: Expr, positions: list[Position]) -> None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tinyinfer.backends.clike.arithmetic import Value, accumulate, join
+from tinyinfer.backends.clike.arithmetic import Value, join
 from tinyinfer.backends.clike.dialect import Dialect
 from tinyinfer.backends.clike.expression import Evaluator, Place, Position, axis_names
 from tinyinfer.backends.clike.kernel import argument_names, counter_type, function
 from tinyinfer.backends.clike.writer import Writer
-from tinyinfer.ir.dtypes import is_float
 from tinyinfer.ir.index import Axis
 from tinyinfer.ir.ops import reduce_identity
 from tinyinfer.kernels.access import payloads, walk_with_indices
@@ -163,14 +162,6 @@ class MapPrinter:
 
     # ---- reductions
 
-    def _accumulated(self, op: str, total: Value, body: Expr, p: Position) -> Value:
-        ev = self.ev
-        if op == "SUM" and body.op == "MUL" and is_float(body.dtype):
-            a, b = (ev.value(x, p) for x in body.args)
-            return accumulate(self.dialect, a, b, total)
-        value = ev.named(body, p) if op in ("MAX", "MIN") else ev.value(body, p)
-        return join(self.dialect, op, total, value)
-
     def _straight_reduce(self, e: Expr, positions: list[Position]) -> None:
         """All steps of a short reduction for several positions at once."""
         op, axes = e.attrs
@@ -188,7 +179,7 @@ class MapPrinter:
                     names.append(name)
                     continue
                 total = Value(names[i], e.dtype)
-                self.w.do(f"{names[i]} = {self._accumulated(op, total, e.args[0], q).text};")
+                self.w.do(f"{names[i]} = {self.ev.accumulated(op, total, e.args[0], q).text};")
         for p, name in zip(positions, names):
             self.ev.know(e, p, Value(name, e.dtype))
 
@@ -247,7 +238,7 @@ class MapPrinter:
         def one(p: Position, total: str) -> None:
             if id(e) in self.kept:
                 ev.store(0, self.kept[id(e)], ev.named(e.args[0], p), p)
-            made = self._accumulated(op, Value(total, e.dtype), e.args[0], p)
+            made = self.ev.accumulated(op, Value(total, e.dtype), e.args[0], p)
             self.w.do(f"{total} = {made.text};")
 
         if not count or moving is None:

@@ -11,8 +11,7 @@ import re
 
 from tinyinfer.backends.clike import c11
 from tinyinfer.backends.clike.c11_helpers import HELPERS as C11_HELPERS
-from tinyinfer.backends.clike.dialect import Dialect, NumberType, decimal
-from tinyinfer.ir.dtypes import is_float
+from tinyinfer.backends.clike.dialect import Dialect, NumberType, conversions, decimal
 
 _INTEGERS = {"8": "char", "16": "short", "32": "int", "64": "long"}
 
@@ -122,20 +121,6 @@ static inline float ti_round_f16(float x) {
 """In the order of C11's, in which each needs only earlier ones."""
 
 
-def cast(text: str, source: str, target: str) -> str:
-    """CAST of an operand: floats saturate, integers wrap around, anything to bool is `!= 0`."""
-    goal = TYPES[target]
-    if target == "bool":
-        return f"{text} != {literal(0, source)}"
-    if is_float(target):
-        if source == "float16" and target == "float32":
-            return text
-        return goal.round.format(f"({goal.value}){text}")
-    if is_float(source):
-        return f"ti_{goal.tag}_from_{TYPES[source].value}({text})"
-    return f"({goal.value}){text}"
-
-
 def bitcast(text: str, source: str, target: str) -> str:
     """BITCAST of an operand between dtypes of one size, neither of them bool."""
     if source == "float16":
@@ -166,7 +151,7 @@ OPENCL_C = Dialect(
     name="OpenCL C",
     types=TYPES,
     operations=c11.OPERATIONS,
-    cast=cast,
+    cast=conversions(TYPES, literal),
     bitcast=bitcast,
     literal=literal,
     suffixes={"float32": ("", "f"), "float16": ("", "f"), "float64": ("", "")},
