@@ -13,7 +13,7 @@ import numpy as np
 from tinyinfer.backends.base import LaunchTime
 from tinyinfer.backends.cpu.cache import KernelCache
 from tinyinfer.backends.opencl.capabilities import Capabilities
-from tinyinfer.backends.opencl.launches import HostLoop, KernelLaunch, Scope, bind_launches
+from tinyinfer.backends.opencl.launches import HostLoop, KernelLaunch, Queue, Scope, bind_launches
 from tinyinfer.backends.opencl.memory import VECTOR_BYTES, DeviceMemory, Place
 from tinyinfer.backends.opencl.platforms import opencl
 from tinyinfer.backends.opencl.programs import build_program
@@ -61,7 +61,7 @@ class OpenclExecutable:
         )
         scope = Scope(self._memory.arena, self._memory.parameters, [], [], self._memory.images)
         for launch in bind_launches([x for x in plan.launches if x.once], program):
-            launch.run(self._queue, scope)
+            launch.run(Queue(self._queue), scope)
         self._queue.finish()
         self._staging: dict[tuple[str, int], Any] = {}
         self._lock = threading.Lock()
@@ -142,22 +142,23 @@ class OpenclExecutable:
         results = [_aligned_array(spec) for spec in self.outputs]
         outputs = [self._output(memory, i, result) for i, result in enumerate(results)]
         scope = Scope(memory.arena, memory.parameters, inputs, outputs, memory.images)
+        launches = Queue(queue)
         if times is None:
             for launch in self.launches:
-                launch.run(queue, scope)
+                launch.run(launches, scope)
         else:
-            self._timed(queue, scope, times)
+            self._timed(launches, scope, times)
         self._fetch(queue, results, outputs)
         return results
 
-    def _timed(self, queue: pyopencl.CommandQueue, scope: Scope, times: list[list[float]]) -> None:
+    def _timed(self, queue: Queue, scope: Scope, times: list[list[float]]) -> None:
         events: list[tuple[int, Any]] = []
         for number, launch in enumerate(self.launches):
             if isinstance(launch, KernelLaunch):
-                events.append((number, launch.run(queue, scope)))
+                events.append((number, launch.timed(queue, scope)))
                 continue
             times[number].append(_loop_seconds(queue, scope, launch))
-        queue.finish()
+        queue.queue.finish()
         for number, event in events:
             times[number].append((event.profile.end - event.profile.start) * 1e-9)
 
@@ -232,9 +233,9 @@ def _aligned_array(spec: TensorSpec) -> np.ndarray:
     return whole[start : start + size].view(dtype).reshape(spec.shape)
 
 
-def _loop_seconds(queue: pyopencl.CommandQueue, scope: Scope, loop: HostLoop) -> float:
-    queue.finish()
+def _loop_seconds(queue: Queue, scope: Scope, loop: HostLoop) -> float:
+    queue.queue.finish()
     start = time.perf_counter()
     loop.run(queue, scope)
-    queue.finish()
+    queue.queue.finish()
     return time.perf_counter() - start

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinyinfer.backends.opencl.driver import Kernel, queue_handle
 from tinyinfer.backends.opencl.memory import Place
 from tinyinfer.backends.opencl.platforms import opencl
 from tinyinfer.runtime.plan import BufferRef, Launch, LoopLaunch, Moving
@@ -38,6 +39,13 @@ class Scope:
         return spaces[ref.space][ref.number].moved(ref.offset)
 
 
+class Queue:
+    """A command queue, and its handle for launches."""
+
+    def __init__(self, queue: pyopencl.CommandQueue):
+        self.queue, self.handle = queue, queue_handle(queue)
+
+
 class KernelLaunch:
     """A kernel and its arguments. The arena and parameters stay where they are; other arguments are set again
     where they have moved since the last launch."""
@@ -45,29 +53,34 @@ class KernelLaunch:
     def __init__(self, launch: Launch, program: Any):
         assert launch.work is not None
         self.launch = launch
-        self.kernel = opencl().Kernel(program, launch.kernel.name)
-        self.total, self.group = launch.work.total, launch.work.group
+        self.kernel = Kernel(program, launch.kernel.name, launch.work.total, launch.work.group)
         self.bound: list[Place | None] = [None] * len(launch.arguments)
         # an image is one parameter of the kernel, a buffer and where to begin in it two
         self.positions = [0] * (len(launch.arguments) + 1)
         self.unbound = list(enumerate(launch.arguments))
         self.moving = [(i, ref) for i, ref in self.unbound if ref.space in ("input", "output")]
-        self._enqueue = opencl().enqueue_nd_range_kernel
 
-    def run(self, queue: pyopencl.CommandQueue, scope: Scope) -> Any:
-        """Enqueue it; gives the event."""
+    def run(self, queue: Queue, scope: Scope) -> None:
+        """Enqueue it."""
         self.bind(scope)
-        return self._enqueue(queue, self.kernel, self.total, self.group)
+        self.kernel.launch(queue.handle)
+
+    def timed(self, queue: Queue, scope: Scope) -> Any:
+        """Enqueue it; gives the event, which a queue with profiling puts times into."""
+        self.bind(scope)
+        kernel = self.kernel
+        return opencl().enqueue_nd_range_kernel(queue.queue, kernel.kernel, kernel.total, kernel.group)
 
     def bind(self, scope: Scope) -> None:
+        kernel = self.kernel
         for number, ref in self.unbound:
             place, last = scope.place(ref), self.bound[number]
             if last is None:
                 self.positions[number + 1] = self.positions[number] + (1 if place.is_image else 2)
             if last is None or place.buffer is not last.buffer:
-                self.kernel.set_arg(self.positions[number], place.buffer)
+                kernel.set_memory(self.positions[number], place.buffer)
             if not place.is_image and (last is None or place.offset != last.offset):
-                self.kernel.set_arg(self.positions[number] + 1, np.uint64(place.offset))
+                kernel.set_offset(self.positions[number] + 1, place.offset)
             self.bound[number] = place
         self.unbound = self.moving
 
@@ -85,7 +98,7 @@ class HostLoop:
             ref.space == "input" and ref.number == 0 for x in self.loop.launches for ref in x.arguments
         )
 
-    def run(self, queue: pyopencl.CommandQueue, scope: Scope) -> None:
+    def run(self, queue: Queue, scope: Scope) -> None:
         """Enqueue all iterations."""
         cl, loop = opencl(), self.loop
         steps, going = loop.steps, True
@@ -95,7 +108,7 @@ class HostLoop:
             going = bool(_read(queue, scope.place(loop.enter), np.uint8))
         for ref, size in loop.cleared:
             at = scope.place(ref)
-            cl.enqueue_fill_buffer(queue, at.buffer, np.uint8(0), at.offset, size)
+            cl.enqueue_fill_buffer(queue.queue, at.buffer, np.uint8(0), at.offset, size)
         for target, source, size in loop.before:
             _copy(queue, scope.place(target), scope.place(source), size)
         inner = Scope(
@@ -136,21 +149,21 @@ def _distance(moving: Moving, iterations: int) -> int:
     return moving.even * ((iterations + 1) // 2) + moving.odd * (iterations // 2)
 
 
-def _read(queue: pyopencl.CommandQueue, place: Place, dtype: type) -> Any:
+def _read(queue: Queue, place: Place, dtype: type) -> Any:
     """One number, once all that was enqueued before is done."""
     result: np.ndarray = np.empty(1, dtype)
-    opencl().enqueue_copy(queue, result, place.buffer, src_offset=place.offset, is_blocking=True)
+    opencl().enqueue_copy(queue.queue, result, place.buffer, src_offset=place.offset, is_blocking=True)
     return result[0]
 
 
-def _write(queue: pyopencl.CommandQueue, place: Place, value: np.generic) -> None:
-    opencl().enqueue_fill_buffer(queue, place.buffer, value, place.offset, value.nbytes)
+def _write(queue: Queue, place: Place, value: np.generic) -> None:
+    opencl().enqueue_fill_buffer(queue.queue, place.buffer, value, place.offset, value.nbytes)
 
 
-def _copy(queue: pyopencl.CommandQueue, target: Place, source: Place, size: int) -> None:
+def _copy(queue: Queue, target: Place, source: Place, size: int) -> None:
     if size:
         opencl().enqueue_copy(
-            queue,
+            queue.queue,
             target.buffer,
             source.buffer,
             byte_count=size,
