@@ -80,6 +80,23 @@ def test_states_go_from_step_to_step(steps, batch, size, backwards):
     _check(_recurrent(steps, batch, size, backwards))
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_no_iteration_copies_a_state_that_is_stacked(backwards):
+    (loops,) = [x.loop for x in plan_of(optimize(_recurrent(5, 2, 16, backwards))).launches if x.loop]
+    copied = [launch for launch in loops.launches if len(launch.arguments) == 2]
+    assert len(loops.launches) == 2 and len(copied) == 1  # the other stacked value, the state before
+    (rows,) = [size for _, _, size in loops.after if size == 5 * 2 * 16 * 4]
+    assert rows
+
+
+def test_a_state_of_too_many_rows_is_copied_by_each_iteration(monkeypatch):
+    monkeypatch.setattr("tinyinfer.kernels.plan_loop.MOST_STATES", 5 * 2 * 16 * 4 - 1)
+    graph = _recurrent(5, 2, 16, True)
+    (loops,) = [x.loop for x in plan_of(optimize(graph)).launches if x.loop]
+    assert len(loops.launches) == 3
+    _check(graph)
+
+
 def test_equal_loops_are_one_node():
     assert _recurrent(3, 2, 4, True).outputs["y"] is _recurrent(3, 2, 4, True).outputs["y"]
 

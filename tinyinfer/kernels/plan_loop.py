@@ -1,8 +1,10 @@
 """Loops in the plan: a body planned like a graph of its own, run by one launch.
 
 A carried value has two places in the loop's scratch memory, and iterations read from one what they write to
-the other in turn, so that no iteration copies it. Scanned and stacked values move by one row. The body's own
-arena is part of the scratch memory too: nothing else in it outlives an iteration.
+the other in turn, so that no iteration copies it. Scanned and stacked values move by one row. A value that is
+carried and stacked, such as a recurrent layer's state, has a place for each row, and all rows are copied at
+once after the last iteration. The body's own arena is part of the scratch memory too: nothing else in it
+outlives an iteration.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.dtypes import numpy_dtype
-from tinyinfer.ir.node import LoopBody, Node, node
+from tinyinfer.ir.node import Graph, LoopBody, Node, node
 from tinyinfer.kernels.assign import LoopKernel
 from tinyinfer.kernels.layout import Buffer
 from tinyinfer.kernels.physical import PackedConstant
@@ -42,11 +44,12 @@ def loop_step(
 ) -> Step:
     """The launch of a LOOP, its body planned and placed."""
     body: LoopBody = kernel.root.attrs
-    _, steps = build_steps(body.graph, printer, options, parameters)
+    rows = _stacked_states(body, set(kernel.outputs))
+    _, steps = build_steps(_without(body, set(rows.values())), printer, options, parameters)
     for step in steps:
         step.origin = step.origin or tuple(sorted(kernel.root.origin))
     launches, _, arena_bytes = place_steps(steps, parameters)
-    scratch = _Scratch(body, arena_bytes)
+    scratch = _Scratch(body, rows, arena_bytes)
     made = node("SCRATCH", (kernel.root,), None, (scratch.size,), "uint8")
     memory = Buffer(made, "arena", dense=True)
     memory.place()
@@ -119,16 +122,58 @@ def _bytes(x: Node) -> int:
     return max(1, prod(x.shape)) * numpy_dtype(x.dtype).itemsize
 
 
-class _Scratch:
-    """Offsets into a loop's scratch memory."""
+MOST_STATES = 4 << 20
+"""Bytes of all rows of a state above which each iteration copies its own."""
 
-    def __init__(self, body: LoopBody, arena_bytes: int):
+
+def _stacked_states(body: LoopBody, read: set[int]) -> dict[int, int]:
+    """By the number of a carried value: that of a stacked one whose row it is in each iteration."""
+    found: dict[int, int] = {}
+    for number in range(body.carried, body.carried + len(body.stacked)):
+        row = body.outputs[number]
+        if number in read and row.size and body.steps * _bytes(row) <= MOST_STATES:
+            same = (i for i in range(body.carried) if body.outputs[i] is row and i not in found)
+            state = next(same, None)
+            if state is not None:
+                found[state] = number
+    return found
+
+
+def _without(body: LoopBody, numbers: set[int]) -> Graph:
+    """The body's graph without these results."""
+    whole = body.graph
+    return Graph(whole.inputs, {n: x for n, x in whole.outputs.items() if int(n) not in numbers}, whole.name)
+
+
+class _Scratch:
+    """Offsets into a loop's scratch memory. `rows` says which carried values are stacked too; those begin
+    where the first iteration reads and writes them."""
+
+    def __init__(self, body: LoopBody, rows: dict[int, int], arena_bytes: int):
         self.size = 0
+        self.rows = rows
         self.arena = self._take(arena_bytes)
         self.iteration = self._take(8)
         self.go_on = self._take(1)
-        self.carried = [(self._take(_bytes(x)), self._take(_bytes(x))) for x in body.outputs[: body.carried]]
+        self.carried = [self._places(body, i) for i in range(body.carried)]
         self.unread = self._take(max((_bytes(x) for x in body.outputs), default=1))
+
+    def _places(self, body: LoopBody, number: int) -> tuple[int, int]:
+        """Where the first iteration reads and writes a carried value."""
+        size = _bytes(body.outputs[number])
+        if number not in self.rows:
+            return self._take(size), self._take(size)
+        start = self._take((body.steps + 1) * size)
+        if body.stacked[self.rows[number] - body.carried]:
+            return start + body.steps * size, start + (body.steps - 1) * size
+        return start, start + size
+
+    def moving(self, number: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Of a carried value, where iterations read it and write it: offset, and bytes on after even and odd
+        iterations."""
+        a, b = self.carried[number]
+        back = b - a if number in self.rows else a - b
+        return (a, b - a, back), (b, back, b - a)
 
     def _take(self, size: int) -> int:
         start = self.size
@@ -152,13 +197,22 @@ def _launch(
     count = given.pop() if body.counted else None
     first, second = body.carried, body.carried + len(body.scanned)
     inputs = [Moving(local(scratch.iteration))]
-    inputs += [Moving(local(a), b - a, a - b) for a, b in scratch.carried]
+    carried = [scratch.moving(i) for i in range(first)]
+    inputs += [Moving(local(at), even, odd) for (at, even, odd), _ in carried]
     for ref, x, backwards in zip(given[first:second], body.inputs[1 + first :], body.scanned):
         inputs.append(_rows(ref, x, body.steps, backwards))
     inputs += [Moving(ref) for ref in given[second:]]
-    results = [Moving(local(b), a - b, b - a) for a, b in scratch.carried]
-    cleared = []
+    results = [Moving(local(at), even, odd) for _, (at, even, odd) in carried]
+    cleared, after = [], []
+    for state, number in scratch.rows.items():
+        size, (_, written) = _row_bytes(body.outputs[state]), scratch.carried[state]
+        rows = local(written - (body.steps - 1) * size if body.stacked[number - first] else written)
+        after.append((outputs[number], Moving(rows), body.steps * size))
+        if body.counted or body.conditional:
+            cleared.append((rows, body.steps * size))
     for number, backwards in enumerate(body.stacked, first):
+        if number in scratch.rows.values():
+            continue
         row, target = body.outputs[number], outputs.get(number)
         if target is None:
             results.append(Moving(local(scratch.unread)))
@@ -178,10 +232,13 @@ def _launch(
         local(scratch.iteration),
         tuple(cleared),
         tuple((local(a), ref, size) for (a, _), ref, size in zip(scratch.carried, given, sizes)),
-        tuple(
-            (outputs[number], Moving(local(a), b - a, a - b), size)
-            for number, ((a, b), size) in enumerate(zip(scratch.carried, sizes))
-            if number in outputs
+        (
+            *after,
+            *(
+                (outputs[number], Moving(local(at), even, odd), size)
+                for number, (((at, even, odd), _), size) in enumerate(zip(carried, sizes))
+                if number in outputs
+            ),
         ),
         count,
         enter,
