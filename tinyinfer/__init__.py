@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tinyinfer.limits import Limits
     from tinyinfer.runtime.check import CheckReport, check_model
     from tinyinfer.runtime.defaults import set_default_logger_severity, set_seed
+    from tinyinfer.runtime.dma_buffer import DmaArray, dma_buffer
     from tinyinfer.runtime.session import InferenceSession
     from tinyinfer.runtime.session_options import (
         ExecutionMode,
@@ -47,6 +48,8 @@ _HOME = {
     "RunOptions": "tinyinfer.runtime.session_options",
     "GraphOptimizationLevel": "tinyinfer.runtime.session_options",
     "ExecutionMode": "tinyinfer.runtime.session_options",
+    "DmaArray": "tinyinfer.runtime.dma_buffer",
+    "dma_buffer": "tinyinfer.runtime.dma_buffer",
     "Limits": "tinyinfer.limits",
     "NodeArg": "tinyinfer.runtime.signature",
     "ModelMetadata": "tinyinfer.runtime.signature",
@@ -77,6 +80,7 @@ _HOME = {
 __all__ = [
     "CheckReport",
     "CustomOps",
+    "DmaArray",
     "EPFail",
     "ExecutionMode",
     "Fail",
@@ -100,6 +104,7 @@ __all__ = [
     "__version__",
     "check_model",
     "custom_op",
+    "dma_buffer",
     "get_all_providers",
     "get_available_providers",
     "get_device",

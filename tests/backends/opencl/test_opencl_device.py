@@ -134,26 +134,6 @@ def test_doubles_are_refused_where_the_device_has_none(opencl, monkeypatch):
 # ---- memory
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("shift", [0, 4])
-def test_feeds_are_read_where_they_lie_or_copied(shared, shift, layer, opencl):
-    """Also feeds that lie at odd places, and memory that the device does not share."""
-    graph, feeds = layer
-    made = executable_of(graph, opencl, None, replace(opencl.capabilities, shared_memory=shared))
-    raw = np.empty(feeds["x"].nbytes + 64, np.uint8)
-    start = -raw.__array_interface__["data"][0] % 16 + shift
-    view = raw[start : start + feeds["x"].nbytes].view(np.float32).reshape(feeds["x"].shape)
-    view[...] = feeds["x"]
-    view.flags.writeable = False
-    got = made.run([view])[0]
-    copied = ("input", 0) in made._staging
-    assert copied == (not shared or shift != 0)
-    np.testing.assert_allclose(got, executable_of(graph, opencl).run([feeds["x"]])[0], rtol=1e-6)
-    kept = got.copy()
-    made.run([view * 2])
-    np.testing.assert_array_equal(got, kept)
-
-
 def test_parameters_may_need_several_buffers(layer, opencl):
     graph, feeds = layer
     plan = build_plan(graph, ItemPrinter(opencl.capabilities.model()), CompileOptions())

@@ -39,6 +39,13 @@ class Capabilities:
     """Whether device and host use the same memory, so that nothing need be copied."""
     largest_buffer: int
 
+    @property
+    def host_access(self) -> str:
+        """How feeds get there and results back ("wrap", "map" or "pin"; `transfers`)."""
+        if not self.shared_memory:
+            return "pin"
+        return "map" if self.is_gpu else "wrap"
+
     def model(self) -> GpuModel:
         """What schedules need of this."""
         return GpuModel(

@@ -60,8 +60,8 @@ class DeviceMemory:
             for i, p in enumerate(parameters)
         ]
 
-    def allocate(self, size: int, what: str) -> Any:
-        """A buffer of the device; EPFail where it is too large."""
+    def allocate(self, size: int, what: str, for_host: bool = False) -> Any:
+        """A buffer of the device, or one in memory that the host can reach; EPFail where it is too large."""
         cl = opencl()
         size = max(size, ALIGNMENT)
         if size > self.capabilities.largest_buffer:
@@ -70,7 +70,8 @@ class DeviceMemory:
                 f"{self.capabilities.largest_buffer}"
             )
         try:
-            return cl.Buffer(self.context, cl.mem_flags.READ_WRITE, size)
+            flags = cl.mem_flags.READ_WRITE | (cl.mem_flags.ALLOC_HOST_PTR if for_host else 0)
+            return cl.Buffer(self.context, flags, size)
         except cl.Error as error:
             raise EPFail(f"{self.capabilities.name} has no {size} bytes for {what}: {error}") from None
 
@@ -116,12 +117,3 @@ class DeviceMemory:
                 places.append(Place(buffer, offset))
             start = stop
         return places
-
-    def wrap(self, array: np.ndarray, writable: bool) -> Any | None:
-        """A buffer that is an array's own memory, or None where this device cannot use it as it lies."""
-        cl = opencl()
-        address = array.__array_interface__["data"][0]
-        if not self.capabilities.shared_memory or not array.nbytes or address % VECTOR_BYTES:
-            return None
-        flags = cl.mem_flags.READ_WRITE if writable else cl.mem_flags.READ_ONLY
-        return cl.Buffer(self.context, flags | cl.mem_flags.USE_HOST_PTR, hostbuf=array)
