@@ -1,85 +1,66 @@
-"""`tinyinfer compile --device qcom:GPU`: OpenCL C for an Adreno GPU, and what its compiler makes of it."""
+"""What `tinyinfer compile` and `inspect` print of targets for Adreno GPUs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cli.report import bytes_text, table
+from cli.report import table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from cli.emitters import Request
     from tinyinfer.backends.qcom.compile_check import KernelReport
+    from tinyinfer.bundle.build import BuildReport
+    from tinyinfer.bundle.kernel_check import TargetCheck
 
 TITLE = 60
 """Characters of a kernel's ONNX names that a table shows."""
 
 
-def emit_adreno(request: Request, device: str, place: Path) -> None:
-    """The program of a model's kernels for the GPU, and a line for each kernel from the ir3 compiler.
+def check_lines(checks: Mapping[str, TargetCheck], verbose: bool) -> list[str]:
+    """What the compiler said of targets' kernels, by the targets' names: a line for each, and with `verbose`
+    a table of its kernels. Targets that were not checked share a line that says why."""
+    lines: list[str] = []
+    missing: dict[str, list[str]] = {}
+    for name, check in checks.items():
+        if check.made:
+            lines += [_table(list(check.kernels))] if verbose else []
+            lines.append(f"  {name}: {summary_text(check.summary)}")
+        else:
+            missing.setdefault(check.reason, []).append(name)
+    lines += [f"  {', '.join(names)}: this check was not made: {reason}" for reason, names in missing.items()]
+    return lines
 
-    EPFail where a kernel does not compile; where there is no compiler, the output says so.
-    """
-    from tinyinfer.backends.opencl.target import program_source
-    from tinyinfer.backends.qcom.compile_check import compile_check
-    from tinyinfer.backends.qcom.device import QcomDevice
-    from tinyinfer.backends.qcom.ir3 import find_compiler
-    from tinyinfer.bundle.source import read_source
-    from tinyinfer.frontend.onnx import load_model
 
-    options = request.options
-    qcom = QcomDevice(device.partition(":")[2])
-    request.tell("reading the model")
-    source = read_source(load_model(request.model), options.shapes, options.values)
-    with source.model.limits.spending():
-        plan = qcom.plan(source.graph, options.compile_options)
-        options.check_memory(qcom.gpu.device, plan)
-        program = program_source(plan, qcom.target)
-    compiler, reason = find_compiler(qcom.gpu)
-    reports: list[KernelReport] = []
-    if compiler is not None:
-        compiler.close()
-        request.tell(f"compiling for {qcom.gpu.name}")
-        reports = compile_check(plan, qcom.gpu)
-    place.write_bytes(program.text)
-    request.tell("")
-    launches = sum(not x.once for x in plan.launches)
-    facts = {
-        "file": str(place),
-        "gpu": qcom.gpu.name,
-        "launches": launches,
-        "images": len(plan.images),
-        "peak_bytes": plan.peak_bytes,
-        "checked": compiler is not None,
-        "reason": reason or None,
-        "kernels": [_facts(r) for r in reports],
-    }
-    heading = (
-        f"{place}: OpenCL C for {qcom.gpu.name}, {bytes_text(len(program.text))}; {launches} launches, "
-        f"{bytes_text(plan.peak_bytes)} at peak"
+def summary_text(said: Mapping[str, Any]) -> str:
+    """The summary of a check (`TargetCheck.summary`) in a line."""
+    from tinyinfer.backends.qcom.compile_check import ENOUGH_WAVES
+
+    contractions, good = said["contractions"], said["contractions_with_enough_waves"]
+    share = f" ({good / contractions:.0%})" if contractions else ""
+    return (
+        f"{said['kernels']} kernels compile for {said['gpu']} ({said['compiler']}), {said['spilling']} spill;"
+        f" {good} of {contractions} contractions{share} have {ENOUGH_WAVES} waves or more;"
+        f" {said['instructions']} instructions; at worst {said['registers']} registers, {said['waves']} waves"
     )
-    request.print(facts, [heading, *(_lines(reports) if reports else [f"this check was not made: {reason}"])])
 
 
-def _facts(r: KernelReport) -> dict[str, Any]:
-    statistics = r.compiled.statistics
-    return {
-        "name": r.name,
-        "computes": list(r.origin),
-        "launches": r.launches,
-        "work_items": r.work_items,
-        "instructions": statistics.instructions,
-        "registers": r.registers,
-        "waves": statistics.waves,
-        "double_waves": statistics.double_wave,
-        "spills": r.spills,
-    }
+def halves_lines(report: BuildReport) -> list[str]:
+    """How far off targets that store halves are, and on which device that was seen."""
+    devices = {target.name: target.replayed_on for target in report.targets}
+    lines = []
+    for name, errors in report.in_halves.items():
+        worst = max(errors, key=lambda error: error.allowed / error.scale)
+        allowed = f"{worst.allowed / worst.scale:.1%} of its range allowed"
+        if devices[name]:
+            lines.append(
+                f"  {name}, on {devices[name]}: {worst.name} differs by {worst.relative:.1%}, {allowed}"
+            )
+        else:
+            lines.append(f"  {name}: not run, no OpenCL device is here; {worst.name}: {allowed}")
+    return lines
 
 
-def _lines(reports: list[KernelReport]) -> list[str]:
-    from tinyinfer.backends.qcom.compile_check import ENOUGH_WAVES, summary
-
+def _table(reports: list[KernelReport]) -> str:
     rows = []
     for r in reports:
         statistics = r.compiled.statistics
@@ -90,10 +71,8 @@ def _lines(reports: list[KernelReport]) -> list[str]:
             (title, str(r.launches), str(r.work_items), str(statistics.instructions), str(r.registers))
             + (waves, spills, r.name)
         )
-    heads = ("computes", "launches", "items", "instructions", "registers", "waves", "spills", "kernel")
-    s = summary(reports)
-    share = f"{s.with_enough_waves} of {s.contractions} contractions ({s.share:.0%})"
-    return [
-        table(rows, heads),
-        f"{s.kernels} kernels, {s.spilling} that spill; {share} have {ENOUGH_WAVES} waves or more",
-    ]
+    return table(
+        rows,
+        ("computes", "launches", "items", "instructions", "registers", "waves", "spills", "kernel"),
+        right=(1, 2, 3, 4),
+    )

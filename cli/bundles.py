@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cli.adreno import summary_text
 from cli.errors import BadInput
 from cli.report import bytes_text, print_json, shape_text, table
 from tinyinfer.bundle.container import Container
@@ -83,6 +84,10 @@ def _print_target(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> None
         f"  {entry['name']}: {verdict}; {bytes_text(said.get('peak_bytes', 0))} at peak,"
         f" {bytes_text(entry['code_bytes'])} of code for {features}"
     )
+    if "check" in said:
+        click.echo(f"    {summary_text(said['check'])}")
+    elif entry["name"].startswith("qcom:"):
+        click.echo("    its kernels were not compiled for the GPU when it was made")
 
 
 def _print_launches(facts: Mapping[str, Any], verbose: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.adreno import check_lines, halves_lines
 from cli.errors import BadInput
 from cli.report import bytes_text, print_json
 
@@ -44,6 +45,7 @@ class Request:
     given: frozenset[str]
     tell: Callable[[str], None]
     as_json: bool
+    verbose: bool = False
 
     @property
     def stem(self) -> str:
@@ -65,37 +67,15 @@ class Request:
 
 
 def emit_bundle(request: Request) -> None:
-    """A bundle for the devices; for an Adreno GPU its OpenCL C."""
+    """A bundle for the devices."""
     from tinyinfer.bundle.build import build_bundle
 
     request.refuse("bundle", "--c-weights", "--c-arena", "--c-machine", "--cc")
-    adreno = [device for device in request.devices if device.partition(":")[0].upper() == "QCOM"]
-    if adreno:
-        _adreno(request, adreno[0])
-        return
     place = _file(request, f"{request.stem}.tinf")
     targets = _targets(request)
     report = build_bundle(request.model, targets, place, request.options, request.tell)
     request.tell("")
     request.print({"file": str(place), **report.as_dict()}, _bundle_lines(request, place, report))
-
-
-def _adreno(request: Request, device: str) -> None:
-    from cli.adreno import emit_adreno
-    from tinyinfer.backends.qcom.capabilities import find_gpu
-    from tinyinfer.backends.qcom.device import DEFAULT_GPU
-
-    if len(request.devices) > 1:
-        raise BadInput(f"--device {device}: its OpenCL C is written by itself; give no other --device")
-    for flag in ("--sign", "--stored-weights", "--tune", "--tune-from", "--input", "--no-golden"):
-        if flag in request.given:
-            raise BadInput(f"{flag} is for bundles, which hold no program for {device} yet")
-    try:
-        find_gpu(device.partition(":")[2] or DEFAULT_GPU)
-    except ValueError as error:
-        raise BadInput(f"--device: {error}") from None
-    ending = device.lower().replace(":", "-")
-    emit_adreno(request, device, _file(request, f"{request.stem}.{ending}.cl"))
 
 
 def _bundle_lines(request: Request, place: Path, report: BuildReport) -> list[str]:
@@ -107,12 +87,67 @@ def _bundle_lines(request: Request, place: Path, report: BuildReport) -> list[st
         f" {bytes_text(target.code_bytes)} of code"
         for target in report.targets
     ]
+    checks = {target.name: target.check for target in report.targets if target.check is not None}
+    lines += check_lines(checks, request.verbose)
     lines += [
         f"  golden {error.name}: differs by {error.seen:.3g} at most, {error.allowed:.3g} allowed"
         + (" (more than its type alone would: rounding decides between steps)" if error.widened else "")
         for error in report.errors
     ]
+    if request.options.golden:
+        lines += halves_lines(report)
     return lines
+
+
+def emit_opencl(request: Request) -> None:
+    """A folder with the OpenCL C of each target, whose kernels are checked as those of a bundle."""
+    from tinyinfer.backends.opencl.target import OpenclTarget
+    from tinyinfer.bundle.code import opencl_code
+    from tinyinfer.bundle.kernel_check import TargetCheck
+    from tinyinfer.bundle.source import read_source
+    from tinyinfer.frontend.onnx import load_model
+
+    request.refuse("opencl", "--c-weights", "--c-arena", "--c-machine", "--cc", "--input", "--no-golden")
+    request.refuse("opencl", "--sign", "--stored-weights", "--threads", "--tune", "--tune-from")
+    targets = [target for target in _targets(request, "OPENCL") if isinstance(target, OpenclTarget)]
+    if len(targets) < len(_targets(request, "OPENCL")):
+        raise BadInput("--emit opencl takes OPENCL and QCOM devices: processors run no OpenCL C")
+    place = _folder(request, "opencl")
+    request.tell("reading the model")
+    options = request.options
+    source = read_source(load_model(request.model), options.shapes, options.values)
+    notes = [note for note in (source.describe_assumed(),) if note]
+    files: dict[str, bytes] = {}
+    facts, lines = [], list(notes)
+    checks: dict[str, TargetCheck] = {}
+    with source.model.limits.spending():
+        for target in targets:
+            made = opencl_code(source, target, options, request.tell)
+            file = f"{target.name.replace(':', '-')}.cl"
+            files[file] = made.code
+            if made.check is not None:
+                checks[target.name] = made.check
+            launches = sum(not launch.once for launch in made.plan.launches)
+            facts.append(
+                {
+                    "name": target.name,
+                    "file": str(place / file),
+                    "launches": launches,
+                    "images": len(made.plan.images),
+                    "peak_bytes": made.plan.peak_bytes,
+                    "check": made.check.as_dict() if made.check is not None else None,
+                }
+            )
+            lines.append(
+                f"{place / file}: {bytes_text(len(made.code))}, {launches} launches,"
+                f" {bytes_text(made.plan.peak_bytes)} at peak"
+            )
+    _write_folder(place, files)
+    request.tell("")
+    request.print(
+        {"folder": str(place), "targets": facts, "notes": notes},
+        [*lines, *check_lines(checks, request.verbose)],
+    )
 
 
 def emit_c(request: Request) -> None:
@@ -126,10 +161,7 @@ def emit_c(request: Request) -> None:
 
     request.refuse("c", "--device", "--input", "--no-golden", "--sign", "--stored-weights", "--threads")
     request.refuse("c", "--tune", "--tune-from")
-    place = Path(request.output if request.output is not None else f"{request.stem}_c")
-    if place.exists() and not place.is_dir():
-        raise BadInput(f"{place}: is no directory")
-    _check_parent(place)
+    place = _folder(request, "c")
     request.tell("reading the model")
     options, flags = request.options, request.c_flags
     source = read_source(load_model(request.model), options.shapes, options.values)
@@ -176,7 +208,7 @@ def emit_library(request: Request, kind: str) -> None:
             f"--device: a library is made for one architecture, not for {architecture} and {others[0]}"
         )
     if architecture == "opencl":
-        raise BadInput("--device: a library holds code for processors, and OPENCL is none")
+        raise BadInput(f"--device: a library holds code for processors, and {targets[0].name} is none")
     find_c_compiler(architecture, request.cc)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "model.tinf"
@@ -204,10 +236,7 @@ def emit_wasm(request: Request) -> None:
 
     request.refuse("wasm", "--c-weights", "--c-arena", "--c-machine", "--cc", "--device", "--input")
     request.refuse("wasm", "--no-golden", "--sign", "--stored-weights", "--tune", "--tune-from")
-    place = Path(request.output if request.output is not None else f"{request.stem}_wasm")
-    if place.exists() and not place.is_dir():
-        raise BadInput(f"{place}: is no directory")
-    _check_parent(place)
+    place = _folder(request, "wasm")
     request.tell("reading the model")
     options, target = request.options, named_target("wasm32")
     source = read_source(load_model(request.model), options.shapes, options.values)
@@ -239,6 +268,7 @@ EMITTERS: dict[str, Callable[[Request], None]] = {
     "so": partial(emit_library, kind="so"),
     "obj": partial(emit_library, kind="obj"),
     "wasm": emit_wasm,
+    "opencl": emit_opencl,
 }
 """By the name that `--emit` takes; the first one is the default."""
 
@@ -252,11 +282,20 @@ def _file(request: Request, default: str) -> Path:
     return place
 
 
-def _targets(request: Request) -> list[Target]:
+def _folder(request: Request, language: str) -> Path:
+    """The folder that the output goes to. BadInput where none can be."""
+    place = Path(request.output if request.output is not None else f"{request.stem}_{language}")
+    if place.exists() and not place.is_dir():
+        raise BadInput(f"{place}: is no directory")
+    _check_parent(place)
+    return place
+
+
+def _targets(request: Request, default: str = "CPU") -> list[Target]:
     from tinyinfer.bundle.targets import find_targets
 
     try:
-        return find_targets(request.devices or ("CPU",))
+        return find_targets(request.devices or (default,))
     except ValueError as error:
         raise BadInput(f"--device: {error}") from None
 

@@ -24,7 +24,7 @@ from cli.options import json_option, parse_shape, parse_size, verbose_option
     "--output",
     type=click.Path(),
     metavar="FILE",
-    help="The file, or folder [default: MODEL.tinf, MODEL_c, libMODEL.so, MODEL.o].",
+    help="The file, or folder [default: MODEL.tinf, libMODEL.so, MODEL.o, MODEL_c, …].",
 )
 @click.option(
     "--device",
@@ -32,8 +32,8 @@ from cli.options import json_option, parse_shape, parse_size, verbose_option
     multiple=True,
     metavar="NAME",
     help="Target, best first (repeatable): CPU (this machine's level and a portable one), cpu:LEVEL as"
-    " cpu:x86_64-v3, cpu:ARCHITECTURE:CPU as cpu:aarch64:cortex-a76, OPENCL (any such device), or opencl:0"
-    " (cut for that one); alone, qcom:GPU as qcom:a630 writes OpenCL C and checks it [default: CPU].",
+    " cpu:x86_64-v3, cpu:ARCHITECTURE:CPU as cpu:aarch64:cortex-a76, OPENCL (any such device), opencl:0"
+    " (cut for that one), QCOM (any Adreno GPU) or qcom:GPU as qcom:a630 [default: CPU].",
 )
 @click.option(
     "--shape",
@@ -152,7 +152,10 @@ def command(
 
     The bundle runs wherever one of its targets does, and is written whole or not at all. With --emit so
     or obj, it is in a library with a header of typed functions; with --emit c, the model is a folder with C11
-    sources for compilers that are not known here.
+    sources for compilers that are not known here; --emit opencl writes the kernels of OPENCL and QCOM.
+
+    Kernels of QCOM targets go through the compiler for their GPUs where TINYINFER_MESA names one; -v shows
+    what it says of each.
     """
     from tinyinfer.bundle.build import BuildOptions
     from tinyinfer.bundle.tuned import TuneOptions, read_tunings
@@ -192,6 +195,7 @@ def command(
         frozenset(given),
         progress.show,
         as_json,
+        verbose > 0,
     )
     try:
         EMITTERS[emit](request)

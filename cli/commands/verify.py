@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     "devices",
     multiple=True,
     metavar="NAME",
-    help="Where to run it, best first (repeatable): CPU, OPENCL or opencl:0 [default: CPU].",
+    help="Where to run it, best first (repeatable): CPU, OPENCL, opencl:0 or QCOM [default: CPU].",
+)
+@click.option(
+    "--target",
+    default="",
+    metavar="NAME",
+    help="Run this target and no other; an OpenCL one also on a device of another kind.",
 )
 @click.option(
     "--threads", type=click.IntRange(min=0), default=0, show_default=True, help="Threads; 0 takes all cores."
@@ -45,6 +51,7 @@ def command(
     keys: tuple[str, ...],
     require_signature: bool,
     devices: tuple[str, ...],
+    target: str,
     threads: int,
     as_json: bool,
     verbose: int,
@@ -56,7 +63,7 @@ def command(
     if os.path.isfile(bundle) and not is_bundle(bundle):
         raise BadInput(f"{bundle}: not a bundle (tinyinfer compile makes one of a model)")
     try:
-        report = verify_bundle(bundle, keys, require_signature, threads, devices)
+        report = verify_bundle(bundle, keys, require_signature, threads, devices, target)
     except ValueError as error:
         if isinstance(error, TinyInferError):
             raise

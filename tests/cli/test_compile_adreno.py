@@ -1,4 +1,4 @@
-"""`tinyinfer compile --device qcom:GPU`: OpenCL C, and the check of its kernels."""
+"""`tinyinfer compile --device QCOM`: bundles and OpenCL C for Adreno GPUs, and the check of their kernels."""
 
 import json
 
@@ -9,6 +9,8 @@ from small_models import channel_means
 
 from cli.main import main
 from tinyinfer import config
+
+NO_TREE = pytest.mark.skipif(config.mesa_tree() is None, reason="no Mesa tree (TINYINFER_MESA)")
 
 
 def call(*arguments):
@@ -22,36 +24,66 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_without_a_mesa_tree_the_output_says_that_nothing_was_checked(folder, monkeypatch):
+@pytest.fixture
+def no_tree(monkeypatch):
     monkeypatch.delenv(config.MESA_VARIABLE, raising=False)
-    result = call("--device", "qcom:a630")
+
+
+def test_a_bundle_says_that_nothing_was_checked(folder, no_tree):
+    result = call("--device", "QCOM", "--no-golden")
     assert result.exit_code == 0, result.output
-    assert "this check was not made" in result.stdout and "TINYINFER_MESA" in result.stdout
-    assert "__kernel" in (folder / "picture.qcom-a630.cl").read_text()
-    facts = json.loads(call("--device", "qcom:660", "--json", "-o", "other.cl").stdout)
-    assert facts["gpu"] == "a660" and not facts["checked"] and facts["reason"] and facts["kernels"] == []
+    said = [line for line in result.stdout.splitlines() if "this check was not made" in line]
+    assert len(said) == 1 and "TINYINFER_MESA" in said[0]
+    assert said[0].startswith("  qcom:a740, qcom:a660, qcom:a630, qcom:a702: ")
+    shown = CliRunner().invoke(main, ["inspect", "picture.tinf"]).stdout
+    assert "its kernels were not compiled for the GPU when it was made" in shown
 
 
-@pytest.mark.skipif(config.mesa_tree() is None, reason="no Mesa tree (TINYINFER_MESA)")
+def test_flags_of_bundles_mean_what_they_do_elsewhere(folder, no_tree):
+    arguments = ["--device", "qcom:630", "--device", "CPU", "--stored-weights", "expanded", "--json"]
+    result = call(*arguments, "-o", "two.tinf")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert (folder / "two.tinf").stat().st_size == facts["size"]
+    assert [t["name"] for t in facts["targets"]][0] == "qcom:a630"
+    assert facts["targets"][0]["check"]["reason"] and list(facts["in_halves"]) == ["qcom:a630"]
+
+
+def test_source_in_a_folder(folder, no_tree):
+    result = call("--emit", "opencl", "--device", "qcom:a630", "--device", "OPENCL")
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (folder / "picture_opencl").iterdir())
+    assert names == ["opencl.cl", "qcom-a630.cl"]
+    assert "__kernel" in (folder / "picture_opencl" / "qcom-a630.cl").read_text()
+    facts = json.loads(call("--emit", "opencl", "--json", "-o", "plain").stdout)
+    assert [t["name"] for t in facts["targets"]] == ["opencl"]
+    assert "__kernel" in (folder / "plain" / "opencl.cl").read_text()
+
+
+@NO_TREE
 def test_each_kernel_has_a_line_with_its_onnx_names():
-    result = call("--device", "qcom:a740")
+    result = call("--device", "qcom:a740", "--no-golden", "-v")
     assert result.exit_code == 0, result.output
-    assert "registers" in result.stdout and "kernels, 0 that spill" in result.stdout
-    facts = json.loads(call("--device", "qcom:a740", "--json").stdout)
-    assert facts["checked"] and all(k["waves"] > 0 and k["instructions"] > 0 for k in facts["kernels"])
-    assert any(k["computes"] for k in facts["kernels"])
+    assert "registers" in result.stdout and "kernels compile for a740" in result.stdout
+    facts = json.loads(call("--device", "qcom:a740", "--no-golden", "--json").stdout)
+    kernels = facts["targets"][0]["check"]["by_kernel"]
+    assert all(k["waves"] > 0 and k["instructions"] > 0 for k in kernels)
+    assert any(k["computes"] for k in kernels)
+    assert "kernels compile for a740 (mesa" in CliRunner().invoke(main, ["inspect", "picture.tinf"]).stdout
 
 
 @pytest.mark.parametrize(
     "arguments,words",
     [
         (("--device", "qcom:a999"), ("a999", "a630")),
-        (("--device", "qcom:a630", "--device", "CPU"), ("qcom:a630", "no other --device")),
-        (("--device", "qcom:a630", "--no-golden"), ("--no-golden", "bundles")),
+        (("--device", "qcom:"), ("unknown Adreno GPU",)),
+        (("--device", "QCOM", "--emit", "so"), ("processors", "qcom:a740")),
+        (("--device", "QCOM", "--emit", "opencl", "--no-golden"), ("--no-golden", "--emit opencl")),
+        (("--device", "CPU", "--emit", "opencl"), ("OPENCL and QCOM",)),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, words, folder):
     result = call(*arguments)
     assert result.exit_code == 2 and result.stderr.count("\n") == 1, result.output
     assert all(word in result.stderr for word in words)
-    assert not list(folder.glob("*.cl"))
+    assert [path.name for path in folder.iterdir()] == ["picture.onnx"]

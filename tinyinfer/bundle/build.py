@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from tinyinfer.backends.cpu.cache import KernelCache
-from tinyinfer.backends.cpu.compile import compile_image
 from tinyinfer.backends.cpu.device import CpuDevice
-from tinyinfer.backends.cpu.features import Needs
 from tinyinfer.backends.cpu.machine import choose
 from tinyinfer.backends.cpu.target import CpuTarget
-from tinyinfer.backends.cpu.threads import default_threads
-from tinyinfer.backends.opencl.target import OpenclTarget, plan_for, program_source
+from tinyinfer.backends.opencl.target import OpenclTarget
+from tinyinfer.backends.qcom.target import QcomTarget
 from tinyinfer.backends.registry import unavailable_reason
-from tinyinfer.bundle.container import Container, Section, Signer, save_bundle, write_bundle
-from tinyinfer.bundle.devices import NoTarget, OpenclTargetDevice
+from tinyinfer.bundle.code import Tell, machine_code, opencl_code
+from tinyinfer.bundle.container import Section, Signer, save_bundle, write_bundle
+from tinyinfer.bundle.devices import NoTarget
 from tinyinfer.bundle.golden import write_golden
 from tinyinfer.bundle.load import BundleModel
 from tinyinfer.bundle.manifest import TargetReport, canonical_json, make_manifest
-from tinyinfer.bundle.plan_section import PlanSection, ProgramNeeds, write_plan
+from tinyinfer.bundle.plan_section import PlanSection, write_plan
 from tinyinfer.bundle.provenance import write_provenance
 from tinyinfer.bundle.recognise import is_bundle
 from tinyinfer.bundle.source import Source, read_source
@@ -32,14 +31,11 @@ from tinyinfer.bundle.targets import Target
 from tinyinfer.bundle.tuned import TuneOptions, find_tunings, write_tunings
 from tinyinfer.bundle.vectors import OutputError, Runner, make_vectors
 from tinyinfer.bundle.weights import WeightStore
-from tinyinfer.config import CompileOptions, cache_directory
+from tinyinfer.config import CompileOptions
 from tinyinfer.errors import Fail, InvalidArgument
 from tinyinfer.kernels.tuning import Tuning
 from tinyinfer.runtime.plan import Plan, TensorSpec
 from tinyinfer.runtime.signature import numpy_dtype
-
-Tell = Callable[[str], None]
-"""Called with a line on what is being done."""
 
 
 @dataclass(frozen=True)
@@ -91,34 +87,37 @@ class BuildReport:
     sections: dict[str, int]
     targets: list[TargetReport]
     errors: list[OutputError]
+    in_halves: dict[str, list[OutputError]]
+    """Those of targets that store halves, by their names."""
     notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
-        return asdict(self)
-
-
-@dataclass
-class _Code:
-    """A target's plan and what `CODE` holds of it; `entries` as `PlanSection.offsets`."""
-
-    needs: Needs
-    plan: Plan
-    code: bytes
-    entries: Mapping[str, int]
-    program: ProgramNeeds | None = None
+        targets = [
+            {**asdict(replace(t, check=None)), "check": t.check.as_dict() if t.check is not None else None}
+            for t in self.targets
+        ]
+        return {**asdict(replace(self, targets=[])), "targets": targets}
 
 
 @dataclass
 class _Built:
     target: Target
-    code: _Code
-    section: bytes
+    code: bytes
+    section: PlanSection
     report: TargetReport
 
     @property
     def plan(self) -> Plan:
-        return self.code.plan
+        return self.section.plan
+
+    def sections(self, group: int) -> list[Section]:
+        """Those of the target alone."""
+        name = self.target.name
+        return [
+            Section("PLAN", write_plan(self.section), group, name),
+            Section("CODE", self.code, group, name),
+        ]
 
 
 def build_bundle(
@@ -130,10 +129,11 @@ def build_bundle(
 ) -> BuildReport:
     """Compile an ONNX model (path, bytes or ModelProto) and write the bundle, whole or not at all.
 
-    The same model, targets and options give the same bytes, where nothing is measured. What this machine can
-    run of it is compared with the oracle before it is written. Raises what `load_model` and `read_source`
-    raise, Fail where compiled code is wrong or `max_bytes` is not enough, OSError for a file that cannot be
-    written.
+    The same model, targets and options give the same bytes on a machine, where nothing is measured. What this
+    machine can run of it is compared with the oracle before it is written; kernels for Adreno GPUs also where
+    there is another OpenCL device, and they go through their GPU's compiler where that is there. Raises what
+    `load_model` and `read_source` raise, Fail where compiled code is wrong or `max_bytes` is not enough,
+    EPFail for a kernel that its GPU's compiler refuses, OSError for a file that cannot be written.
     """
     from tinyinfer.frontend.onnx import load_model
 
@@ -163,14 +163,18 @@ def build_bundle(
         Section("PROV", write_provenance([b.plan for b in built])),
         Section("TUNE", write_tunings({b.target.name: b.plan for b in built}, tunings)),
     ]
-    for group, item in enumerate(built, 1):
-        sections.append(Section("PLAN", item.section, group, item.target.name))
-        sections.append(Section("CODE", item.code.code, group, item.target.name))
     errors: list[OutputError] = []
+    in_halves: dict[str, list[OutputError]] = {}
     if options.golden:
         tell("computing golden vectors")
-        vectors, errors = make_vectors(source, options.inputs, _runners(sections, source, built, options))
-        sections.append(Section("GOLD", write_golden(vectors)))
+        golden = make_vectors(source, options.inputs, *_runners(sections, source, built, options))
+        errors, in_halves = golden.errors, golden.in_halves
+        sections.append(Section("GOLD", write_golden(golden.vectors)))
+        for item in built:
+            found = in_halves.get(item.target.name, ())
+            item.section.tolerances = {number: error.allowed for number, error in enumerate(found)}
+    for group, item in enumerate(built, 1):
+        sections += item.sections(group)
     minor = 1 if len(processors) < len(targets) else 0
     size = save_bundle(path, sections, options.signer, minor)
     sizes: Counter[str] = Counter()
@@ -178,7 +182,7 @@ def build_bundle(
         parts = section.data if isinstance(section.data, list) else [section.data]
         sizes[section.kind] += sum(map(len, parts))
     notes = [*(note for note in (source.describe_assumed(),) if note), *notes]
-    return BuildReport(size, dict(sizes), [b.report for b in built], errors, notes)
+    return BuildReport(size, dict(sizes), [b.report for b in built], errors, in_halves, notes)
 
 
 def _check_inputs(source: Source, options: BuildOptions) -> None:
@@ -209,9 +213,9 @@ def _build_target(
     tell(f"{target.name}: planning")
     with source.model.limits.spending():
         if isinstance(target, OpenclTarget):
-            made = _opencl_code(source, target, options)
+            made = opencl_code(source, target, options, tell)
         else:
-            made = _machine_code(source, target, options, tuning, tell)
+            made = machine_code(source, target, options, tuning, tell)
     plan = made.plan
     tensors = [store.add(parameter) for parameter in plan.parameters]
     fixed = {}
@@ -237,32 +241,10 @@ def _build_target(
         len(made.code),
         len(plan.launches),
         made.needs.features,
-        choose([made.needs])[0] is not None,
+        "CPU" if options.golden and choose([made.needs])[0] is not None else "",
+        made.check,
     )
-    return _Built(target, made, write_plan(section), report)
-
-
-def _machine_code(
-    source: Source, target: CpuTarget, options: BuildOptions, tuning: Tuning, tell: Tell
-) -> _Code:
-    plan = CpuDevice().plan(source.graph, replace(options.compile_options, tuning=tuning), target)
-    options.check_memory(f"target {target.name}", plan)
-    image = compile_image(
-        plan,
-        target,
-        options.threads or default_threads(),
-        KernelCache(cache_directory()),
-        lambda done, total: tell(f"{target.name}: kernel {done} of {total}"),
-    )
-    return _Code(target.needs, plan, image.code, image.entries)
-
-
-def _opencl_code(source: Source, target: OpenclTarget, options: BuildOptions) -> _Code:
-    plan = plan_for(source.graph, options.compile_options, target)
-    options.check_memory(f"target {target.name}", plan)
-    program = program_source(plan, target)
-    needs = ProgramNeeds(program.options, program.local_bytes, program.largest_group, target.required)
-    return _Code(program.needs, plan, program.text, program.entries, needs)
+    return _Built(target, made.code, section, report)
 
 
 def _bytes(spec: TensorSpec) -> int:
@@ -271,29 +253,37 @@ def _bytes(spec: TensorSpec) -> int:
 
 def _runners(
     sections: Sequence[Section], source: Source, built: Sequence[_Built], options: BuildOptions
-) -> dict[str, Runner]:
-    """The targets that this machine can run, each from the bytes that are to be written; where there is none,
-    the code of a session here."""
+) -> tuple[dict[str, Runner], dict[str, Runner | None]]:
+    """The targets that this machine can run, each from the bytes that are to be written; where there is none
+    for its processor, the code of a session here. Apart from them those that store halves, all of them."""
     runners: dict[str, Runner] = {}
+    in_halves: dict[str, Runner | None] = {}
     for group, item in enumerate(built, 1):
-        alone = write_bundle([s for s in sections if s.group in (0, group)])
-        if item.report.replayed:
-            runners[item.target.name] = BundleModel(alone).executable(options.threads).run
-        elif isinstance(item.target, OpenclTarget) and (device := _opencl_device(alone, item.target)):
-            runners[item.target.name] = BundleModel(alone, devices=[device]).executable().run
-            item.report.replayed = True
-    if not any(isinstance(item.target, CpuTarget) and item.report.replayed for item in built):
+        alone = write_bundle([*sections, *item.sections(group)])
+        name = item.target.name
+        if isinstance(item.target, OpenclTarget):
+            model = _on_opencl(alone, item.target)
+            item.report.replayed_on = model.device_title if model is not None else ""
+            run = model.executable().run if model is not None else None
+            if isinstance(item.target, QcomTarget) and item.target.storage == "float16":
+                in_halves[name] = run
+            elif run is not None:
+                runners[name] = run
+        elif item.report.replayed_on:
+            runners[name] = BundleModel(alone).executable(options.threads).run
+    if not any(isinstance(item.target, CpuTarget) and item.report.replayed_on for item in built):
         here = CpuDevice().compile(source.graph, options.compile_options, options.threads)
         runners["this machine"] = here.run
-    return runners
+    return runners, in_halves
 
 
-def _opencl_device(alone: bytes, target: OpenclTarget) -> str:
-    """The name of a device here that can run the bundle's only target; "" for none."""
-    name = f"OPENCL:{target.device}" if target.device else "OPENCL"
-    if unavailable_reason(name) is not None:
-        return ""
-    try:
-        return OpenclTargetDevice(Container.open(alone), name).name
-    except NoTarget:
-        return ""
+def _on_opencl(alone: bytes, target: OpenclTarget) -> BundleModel | None:
+    """The bundle's only target on a device here: one that it is made for, and what is made for an Adreno GPU
+    else on any that can run it. None where there is none."""
+    named = f"OPENCL:{target.device}" if target.device else "OPENCL"
+    choices = [("QCOM", ""), ("OPENCL", target.name)] if isinstance(target, QcomTarget) else [(named, "")]
+    for device, name in choices:
+        if unavailable_reason(device) is None:
+            with suppress(NoTarget):
+                return BundleModel(alone, devices=[device], target=name)
+    return None

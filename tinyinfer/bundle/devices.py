@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from tinyinfer.bundle.plan_section import PlanSection
 from tinyinfer.errors import InvalidBundle, NotImplemented
 from tinyinfer.ir.node import Graph
 
+if TYPE_CHECKING:
+    import pyopencl
+
 
 class NoTarget(NotImplemented):
     """A bundle holds no code for this machine."""
@@ -31,6 +34,11 @@ class BundleDevice:
 
     def __init__(self, name: str, entry: Entry, rejected: Sequence[str]):
         self.name, self.entry, self.rejected = name, entry, list(rejected)
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return self.name
 
     def available(self) -> str | None:
         """None: it was looked for."""
@@ -49,10 +57,10 @@ class BundleDevice:
 
 
 class CpuTargetDevice(BundleDevice):
-    """The first target whose code this machine's processor can run."""
+    """The first target whose code this machine's processor can run; of that name, where one is given."""
 
-    def __init__(self, container: Container):
-        needs = describe_targets(container)
+    def __init__(self, container: Container, target: str = ""):
+        plans, needs = _candidates(container, target)
         number, reasons = choose(needs)
         if number is None:
             machine = this_machine()
@@ -65,7 +73,7 @@ class CpuTargetDevice(BundleDevice):
                 f" {'; '.join(reasons) or 'it holds none'}. This machine:"
                 f" {machine.architecture or 'an unknown architecture'} with {offers}"
             )
-        super().__init__("CPU", container.all("PLAN")[number], reasons)
+        super().__init__("CPU", plans[number], reasons)
 
     def load(
         self, label: str, section: PlanSection, code: np.ndarray, threads: int, checked: Callable[[], None]
@@ -82,37 +90,45 @@ class CpuTargetDevice(BundleDevice):
 
 
 class OpenclTargetDevice(BundleDevice):
-    """The first target whose program the OpenCL device `name` (as "OPENCL:0") can run."""
+    """A target whose program the OpenCL device `name` (as "OPENCL:0", "QCOM") can run: the first that is best
+    for it, else the first. Where the target's own name is given, the device may be called anything."""
 
-    def __init__(self, container: Container, name: str):
-        from tinyinfer.backends.opencl.device import OpenclDevice
-        from tinyinfer.backends.opencl.target import obstacles
+    def __init__(self, container: Container, name: str, target: str = ""):
+        from tinyinfer.backends.opencl.capabilities import capabilities_of
+        from tinyinfer.backends.opencl.target import is_best_for, obstacles
 
-        kind, _, selector = name.partition(":")
-        self.device = OpenclDevice("adreno" if kind == "QCOM" else selector)
-        self.capabilities = self.device.capabilities
-        rejected = []
-        for entry, needs in zip(container.all("PLAN"), describe_targets(container)):
+        self.device = _opencl_device(name)
+        self.capabilities = capabilities_of(self.device)
+        rejected, able = [], []
+        for entry, needs in zip(*_candidates(container, target), strict=True):
             if needs.architecture != ARCHITECTURES["opencl"]:
                 rejected.append(f"{entry.name}: is for processors")
                 continue
             program = read_program(container.data(entry), f"{container.label}: {entry.title}")
-            reasons = obstacles(
-                needs, program.local_bytes, program.largest_group, program.device, self.capabilities
-            )
-            if not reasons:
-                super().__init__(name, entry, rejected)
-                return
+            kind = "" if target else program.device
+            reasons = obstacles(needs, program.local_bytes, program.largest_group, kind, self.capabilities)
             rejected += [f"{entry.name}: {reason}" for reason in reasons]
-        raise NoTarget(
-            f"{container.label}: no target in this bundle runs on {self.capabilities.name}:"
-            f" {'; '.join(rejected) or 'it holds none'}"
-        )
+            if not reasons:
+                able.append((not is_best_for(program.best_for, self.capabilities), len(rejected), entry))
+        if not able:
+            raise NoTarget(
+                f"{container.label}: no target in this bundle runs on {self.capabilities.name}:"
+                f" {'; '.join(rejected) or 'it holds none'}"
+            )
+        _, before, chosen = min(able, key=lambda found: found[:2])
+        super().__init__(name, chosen, rejected[:before])
+
+    @property
+    def title(self) -> str:
+        from tinyinfer.backends.opencl.platforms import describe
+
+        return describe(self.device)
 
     def load(
         self, label: str, section: PlanSection, code: np.ndarray, threads: int, checked: Callable[[], None]
     ) -> Executable:
         from tinyinfer.backends.cpu.cache import KernelCache
+        from tinyinfer.backends.opencl.device import context_of
         from tinyinfer.backends.opencl.executable import OpenclExecutable
         from tinyinfer.config import cache_directory
 
@@ -122,25 +138,26 @@ class OpenclTargetDevice(BundleDevice):
         except UnicodeDecodeError:
             raise InvalidBundle(f"{label}: the program of {self.entry.name} is no ASCII text") from None
         cache = KernelCache(cache_directory())
-        return OpenclExecutable(section.plan, self.device.context(), self.capabilities, cache, text)
+        return OpenclExecutable(section.plan, context_of(self.device), self.capabilities, cache, text)
 
 
-def choose_device(container: Container, names: Sequence[str]) -> BundleDevice:
-    """The first device of `names` that can run a target; without names, the CPU. ValueError for a device that
-    is unknown or absent, NoTarget where nothing in the bundle runs on the only one named."""
+def choose_device(container: Container, names: Sequence[str], target: str = "") -> BundleDevice:
+    """The first device of `names` that can run a target (the one called `target`); without names, the CPU.
+    ValueError for a device that is unknown or absent, NoTarget where nothing in the bundle runs on the only
+    one named, or where it holds no target of that name."""
     if not names:
-        return CpuTargetDevice(container)
+        return CpuTargetDevice(container, target)
     problems: list[Exception] = []
     for name in names:
         wanted = canonical_name(name)
         kind = wanted.partition(":")[0]
         try:
             if wanted == "CPU":
-                return CpuTargetDevice(container)
+                return CpuTargetDevice(container, target)
             if kind in ("OPENCL", "QCOM"):
                 reason = unavailable_reason(wanted)
                 if reason is None:
-                    return OpenclTargetDevice(container, wanted)
+                    return OpenclTargetDevice(container, wanted, target)
                 problems.append(ValueError(f"device {wanted} cannot be used: {reason}"))
             elif kind in device_names() or name.endswith("ExecutionProvider"):
                 problems.append(ValueError(f"{name}: bundles run on the CPU and on OPENCL devices"))
@@ -151,6 +168,27 @@ def choose_device(container: Container, names: Sequence[str]) -> BundleDevice:
     if len(problems) == 1:
         raise problems[0]
     raise ValueError(f"none of {', '.join(names)} can be used: {'; '.join(map(str, problems))}")
+
+
+def _candidates(container: Container, target: str) -> tuple[list[Entry], list[Needs]]:
+    """The targets that may be taken, and what they need: all, or the one of that name."""
+    plans, needs = container.all("PLAN"), describe_targets(container)
+    if not target:
+        return plans, needs
+    chosen = [number for number, entry in enumerate(plans) if entry.name == target]
+    if not chosen:
+        held = ", ".join(entry.name for entry in plans)
+        raise NoTarget(f"{container.label} holds no target {target!r}, only {held}")
+    return [plans[number] for number in chosen], [needs[number] for number in chosen]
+
+
+def _opencl_device(name: str) -> pyopencl.Device:
+    """The OpenCL device with a name that was found to be available."""
+    from tinyinfer.backends.opencl.platforms import choose_device as opencl_device
+    from tinyinfer.backends.qcom.device import QcomDevice
+
+    kind, _, selector = name.partition(":")
+    return QcomDevice(selector).opencl_device()[0] if kind == "QCOM" else opencl_device(selector)
 
 
 def describe_targets(container: Container) -> list[Needs]:

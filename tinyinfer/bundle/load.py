@@ -40,7 +40,8 @@ class BundleModel:
     """`runtime.session_model.SessionModel` for a bundle: a path, or its bytes.
 
     `trusted_keys` are Ed25519 public keys (32 bytes, or files), one of which must have signed it;
-    `require_signature` accepts any valid signature. `devices` are those of `device`. Raises NoSuchFile,
+    `require_signature` accepts any valid signature. `devices` are those of `device`; `target` takes
+    that target and no other, an OpenCL one also on devices that it is not made for. Raises NoSuchFile,
     InvalidBundle for what is damaged or not signed as asked, NoTarget where nothing in it runs here,
     ValueError for a device that is unknown or absent, and InvalidArgument for options that no bundle can
     follow. Damage of large sections is found by `executable`, before anything runs.
@@ -54,6 +55,7 @@ class BundleModel:
         require_signature: bool = False,
         limits: Limits | None = None,
         devices: Sequence[str] = (),
+        target: str = "",
     ):
         _check_options(options)
         self.container = Container.open(
@@ -65,7 +67,7 @@ class BundleModel:
         label = self.container.label
         self.manifest = read_json(f"{label}: MANI", self._data("MANI"))
         self._weights = Weights(self.container)
-        self._limits = limits
+        self._limits, self._wanted = limits, target
         self._take(self.device(devices))
         plan = self.section.plan
         self.inputs = [_node_arg(spec, self._fixed.get(number)) for number, spec in enumerate(plan.inputs)]
@@ -81,7 +83,12 @@ class BundleModel:
     def device(self, names: Sequence[str]) -> BundleDevice:
         """The first of the devices named that runs a target (none: the CPU). ValueError for a device that is
         unknown or absent, NoTarget where nothing in the bundle runs on it."""
-        return choose_device(self.container, names)
+        return choose_device(self.container, names, self._wanted)
+
+    @property
+    def device_title(self) -> str:
+        """The device that the target was chosen for, in words."""
+        return self._device.title
 
     def _take(self, device: BundleDevice) -> None:
         """Read the plan of a device's target."""

@@ -12,6 +12,7 @@ import numpy as np
 from tinyinfer.errors import InvalidBundle
 
 if TYPE_CHECKING:
+    from tinyinfer.bundle.kernel_check import TargetCheck
     from tinyinfer.bundle.source import Source
     from tinyinfer.bundle.targets import Target
 
@@ -37,8 +38,10 @@ class TargetReport:
     code_bytes: int
     launches: int
     features: int
-    replayed: bool
-    """Whether the machine that built it could run it, so that it was compared with the oracle."""
+    replayed_on: str
+    """The device of the machine that built it on which it was compared with the oracle; "" for none."""
+    check: TargetCheck | None = None
+    """What the compiler of its GPU says, for targets that have one."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -129,6 +132,7 @@ def _inputs(source: Source) -> list[dict[str, Any]]:
 def _target(group: int, target: Target, report: TargetReport) -> dict[str, Any]:
     from tinyinfer.backends.cpu.features import feature_names
 
+    checked = {"check": report.check.summary} if report.check is not None and report.check.made else {}
     return {
         "name": target.name,
         "group": group,
@@ -139,6 +143,7 @@ def _target(group: int, target: Target, report: TargetReport) -> dict[str, Any]:
         "arena_bytes": report.arena_bytes,
         "weight_bytes": report.weight_bytes,
         "launches": report.launches,
+        **checked,
     }
 
 

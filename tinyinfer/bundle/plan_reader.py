@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import NamedTuple, NoReturn
 
 import numpy as np
@@ -184,7 +184,7 @@ class _Reader:
 
     def section(self) -> PlanSection:
         tensors = [self._tensor(number, *r) for number, r in enumerate(self.tables[types.TENSORS])]
-        inputs, outputs, fixed = self._values(tensors)
+        inputs, outputs, fixed, tolerances = self._values(tensors)
         kernels, offsets = self._kernels()
         self.work = self._work_sizes()
         self.images, in_images = self._images(tensors)
@@ -211,6 +211,7 @@ class _Reader:
             offsets,
             fixed,
             self.program(),
+            tolerances,
         )
 
     def _tensor(
@@ -244,11 +245,12 @@ class _Reader:
 
     def _values(
         self, tensors: Sequence[PlanTensor]
-    ) -> tuple[list[TensorSpec], list[TensorSpec], dict[int, int]]:
+    ) -> tuple[list[TensorSpec], list[TensorSpec], dict[int, int], dict[int, float]]:
         found: tuple[list[TensorSpec], list[TensorSpec]] = ([], [])
         fixed: dict[int, int] = {}
+        tolerances: dict[int, float] = {}
         for record in self.tables[types.VALUES]:
-            name_at, name_size, number, rank, first, direction, nbytes, tensor = record
+            name_at, name_size, number, rank, first, direction, nbytes, tensor, tolerance = record
             name = self.string(name_at, name_size)
             if direction > 1 or direction == 0 and found[1]:
                 self.fail(f"{name!r} is neither an input nor an output, or an input after outputs")
@@ -267,8 +269,12 @@ class _Reader:
                 if direction or tensor > len(tensors) or tensors[tensor - 1].nbytes != nbytes:
                     self.fail(f"the value that {name!r} must have is no tensor of its size")
                 fixed[len(specs)] = tensor - 1
+            if not 0 <= tolerance < inf or tolerance and not direction:
+                self.fail(f"{name!r} has an impossible tolerance ({tolerance})")
+            if tolerance:
+                tolerances[len(specs)] = tolerance
             specs.append(spec)
-        return *found, fixed
+        return *found, fixed, tolerances
 
     def _kernels(self) -> tuple[list[KernelSource], dict[str, int]]:
         kernels, offsets = [], {}
@@ -291,9 +297,13 @@ class _Reader:
             return None
         if len(self.tables[types.PROGRAMS]) != 1:
             self.fail(f"{len(self.tables[types.PROGRAMS])} programs, not one")
-        options, options_size, local_bytes, group, device, device_size = self.tables[types.PROGRAMS][0]
+        options, options_size, local_bytes, group, *texts = self.tables[types.PROGRAMS][0]
         return ProgramNeeds(
-            self.string(options, options_size), local_bytes, group, self.string(device, device_size)
+            self.string(options, options_size),
+            local_bytes,
+            group,
+            self.string(*texts[:2]),
+            self.string(*texts[2:]),
         )
 
     def _images(self, tensors: Sequence[PlanTensor]) -> tuple[list[tuple[Image, int]], dict[int, Image]]:

@@ -27,12 +27,14 @@ from tinyinfer.runtime.plan import BufferRef, Launch, LoopLaunch, Moving, Plan, 
 @dataclass(frozen=True)
 class ProgramNeeds:
     """How to build an OpenCL program, and what it needs of a device besides features: bytes of local memory,
-    work-items of a group, and a part of its name ("": any)."""
+    work-items of a group, and a part of its name ("": any). Of several targets, a device takes the one that
+    is `best_for` it: one of these words stands in its name or version."""
 
     options: str
     local_bytes: int
     largest_group: int
     device: str = ""
+    best_for: str = ""
 
 
 @dataclass
@@ -42,7 +44,8 @@ class PlanSection:
     parameters as they are stored, and after them those that only `fixed` names: by the number of an input,
     the tensor with the only value that it may have.
 
-    `program` is there where `CODE` is the source of an OpenCL program.
+    `program` is there where `CODE` is the source of an OpenCL program. `tolerances` are those of outputs, by
+    number, in which this target may differ by more than the golden vectors allow any.
 
     A section that was read has no parameters in its plan yet: `Weights.load(tensors)` makes them.
     """
@@ -55,6 +58,7 @@ class PlanSection:
     offsets: Mapping[str, int]
     fixed: Mapping[int, int] = field(default_factory=dict)
     program: ProgramNeeds | None = None
+    tolerances: Mapping[int, float] = field(default_factory=dict)
 
 
 def launches_in_order(launches: Sequence[Launch]) -> list[Launch]:
@@ -83,7 +87,8 @@ class _Writer:
         for direction, specs in enumerate((plan.inputs, plan.outputs)):
             for number, spec in enumerate(specs):
                 fixed = section.fixed.get(number, -1) + 1 if direction == 0 else 0
-                self._value(spec, direction, fixed)
+                tolerance = section.tolerances.get(number, 0.0) if direction == 1 else 0.0
+                self._value(spec, direction, fixed, tolerance)
         for tensor in section.tensors:
             self._tensor(tensor)
         sources = kernel_sources(plan.launches)
@@ -123,7 +128,7 @@ class _Writer:
             raise ValueError(f"a number of the plan does not fit the bundle format: {error}") from None
         return head + directory + b"".join(content + bytes(-len(content) % 8) for content in packed)
 
-    def _add(self, table: int, *record: int) -> int:
+    def _add(self, table: int, *record: float) -> int:
         self.tables[table].append(record)
         return len(self.tables[table]) - 1
 
@@ -134,7 +139,7 @@ class _Writer:
             self.text += encoded
         return self.places[text]
 
-    def _value(self, spec: TensorSpec, direction: int, fixed: int) -> None:
+    def _value(self, spec: TensorSpec, direction: int, fixed: int, tolerance: float) -> None:
         if spec.dtype not in types.TYPES:
             raise ValueError(f"{spec.name!r}: a bundle cannot hold values of type {spec.dtype}")
         first = len(self.tables[types.DIMS])
@@ -150,6 +155,7 @@ class _Writer:
             direction,
             nbytes,
             fixed,
+            tolerance,
         )
 
     def _tensor(self, tensor: PlanTensor) -> None:
@@ -205,6 +211,7 @@ class _Writer:
             program.local_bytes,
             program.largest_group,
             *self._string(program.device),
+            *self._string(program.best_for),
         )
         for launch in launches_in_order(self.section.plan.launches):
             total, group = (launch.work.total, launch.work.group) if launch.work else ((0,) * 3, (0,) * 3)

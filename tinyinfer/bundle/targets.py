@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from tinyinfer.backends.cpu.machine import choose
 from tinyinfer.backends.cpu.target import CpuTarget, cpu_names, host_target, named_target, target_names
 from tinyinfer.backends.opencl.target import OpenclTarget, device_target
+from tinyinfer.backends.qcom.capabilities import find_gpu
+from tinyinfer.backends.qcom.target import QcomTarget, adreno_targets, qcom_target, share_out
 
 Target = CpuTarget | OpenclTarget
 
@@ -17,8 +19,8 @@ PORTABLE = "x86_64-v3"
 def find_targets(names: Sequence[str]) -> list[Target]:
     """Targets by the names that `--device` takes: "CPU" is the level of this machine and the portable one of
     its architecture, "cpu:NAME" what `named_target` calls NAME; "OPENCL" is any OpenCL device, "opencl:0" or
-    "opencl:NAME" one that this machine has; "qcom:a630" is that Adreno GPU, "QCOM" the default one.
-    ValueError for others."""
+    "opencl:NAME" one that this machine has; "qcom:a630" is that Adreno GPU, "QCOM" all of them, a target for
+    each class. ValueError for others."""
     found: dict[str, Target] = {}
     for name in names:
         device, colon, rest = name.partition(":")
@@ -30,7 +32,7 @@ def find_targets(names: Sequence[str]) -> list[Target]:
         elif device.upper() == "OPENCL":
             targets = [_opencl_target(rest) if colon else OpenclTarget()]
         elif device.upper() == "QCOM":
-            targets = [_adreno_target(rest)]
+            targets = [qcom_target(find_gpu(rest))] if colon else adreno_targets()
         else:
             raise ValueError(
                 f"bundles hold code for processors and OpenCL devices: {name!r} is neither CPU, cpu:TARGET,"
@@ -38,17 +40,8 @@ def find_targets(names: Sequence[str]) -> list[Target]:
             )
         for target in targets:
             found.setdefault(target.name, target)
-    return list(found.values())
-
-
-def _adreno_target(gpu_name: str) -> OpenclTarget:
-    """The target for an Adreno GPU, which need not be here."""
-    from tinyinfer.backends.qcom.device import QcomDevice
-    from tinyinfer.backends.qcom.model import adreno_model
-
-    device = QcomDevice(gpu_name)
-    gpu = device.gpu
-    return OpenclTarget(f"qcom:{gpu.name}", adreno_model(gpu, device.storage), gpu.name, "Adreno")
+    shared = iter(share_out([t for t in found.values() if isinstance(t, QcomTarget)]))
+    return [next(shared) if isinstance(t, QcomTarget) else t for t in found.values()]
 
 
 def _opencl_target(selector: str) -> OpenclTarget:

@@ -83,8 +83,8 @@ DIRECTORY = struct.Struct("<III4x")
 TABLES = (
     Table("strings", struct.Struct("<B")),
     Table("dims", struct.Struct("<q")),
-    # name, type, rank, first dim, direction, bytes, fixed
-    Table("values", struct.Struct("<IIIIIIQI12x")),
+    # name, type, rank, first dim, direction, bytes, fixed, tolerance
+    Table("values", struct.Struct("<IIIIIIQI4xd")),
     # stored, encoding, bytes, type in memory, type stored, added, first run, runs
     Table("tensors", struct.Struct("<IIQIIqII16x")),
     # copied, zero, times
@@ -101,8 +101,8 @@ TABLES = (
 ITEM_TABLES = (
     # total and group along three dimensions, flags
     Table("work sizes", struct.Struct("<QQQIIII")),
-    # options, local bytes, largest group, part of the device's name
-    Table("programs", struct.Struct("<IIQI4xII8x")),
+    # options, local bytes, largest group, part of the device's name, words that it is best for
+    Table("programs", struct.Struct("<IIQI4xIIII")),
 )
 """What plans for work-items have besides."""
 # width, height, type, 1 + tensor

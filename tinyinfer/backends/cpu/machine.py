@@ -73,7 +73,7 @@ def choose(targets: Sequence[Needs], machine: Machine | None = None) -> tuple[in
 def _obstacle(needs: Needs, machine: Machine) -> str | None:
     wanted = architecture_name(needs.architecture)
     if wanted == "opencl":
-        return "is for OpenCL devices: it runs where the device OPENCL is asked for"
+        return "is for OpenCL devices: it runs where one is asked for (OPENCL, QCOM)"
     if ARCHITECTURES.get(machine.architecture) != needs.architecture:
         return f"is for {wanted}, and this machine is {machine.architecture or platform.machine()}"
     if needs.pointer_bytes != machine.pointer_bytes:

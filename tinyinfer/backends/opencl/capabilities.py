@@ -38,6 +38,8 @@ class Capabilities:
     shared_memory: bool
     """Whether device and host use the same memory, so that nothing need be copied."""
     largest_buffer: int
+    version: str = ""
+    """What the device says of itself besides its name: "OpenCL 3.0 Adreno(TM) 730"."""
 
     @property
     def host_access(self) -> str:
@@ -95,6 +97,7 @@ def capabilities_of(device: pyopencl.Device) -> Capabilities:
         bool(device.single_fp_config & exact),
         bool(device.host_unified_memory),
         device.max_mem_alloc_size,
+        device.version.strip(),
     )
 
 

@@ -30,12 +30,14 @@ NAME_BYTES = 32
 class OpenclTarget:
     """A kind of OpenCL device. `model` is what schedules are cut for; its defaults are what every GPU and
     PoCL have. `device` is what the device was called that the model was taken from, "" for none;
-    `required` is a part of the name that a device must have to run the code, "" where any may."""
+    `required` is a part of the name that a device must have to run the code, "" where any may; `best_for` are
+    words, of which one stands in the name or version of a device that of all targets should take this one."""
 
     name: str = ARCHITECTURE
     model: GpuModel = GpuModel()
     device: str = ""
     required: str = ""
+    best_for: str = ""
     dialect: Dialect = field(default=OPENCL_C, compare=False, repr=False)
 
     architecture = triple = ARCHITECTURE
@@ -111,6 +113,12 @@ def program_source(plan: Plan, target: OpenclTarget) -> ProgramSource:
     groups = [prod(x.work.group) for x in all_launches(plan.launches) if x.work is not None]
     options = " ".join(LANGUAGE)
     return ProgramSource(text.encode("ascii"), entries, needs, options, local_bytes, max(groups, default=1))
+
+
+def is_best_for(words: str, capabilities: Capabilities) -> bool:
+    """Whether one of the words stands in the name or version of a device."""
+    known = re.findall(r"[a-z0-9]+", f"{capabilities.name} {capabilities.version}".lower())
+    return any(word in known for word in words.lower().split())
 
 
 def obstacles(

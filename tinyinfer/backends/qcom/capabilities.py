@@ -50,6 +50,11 @@ class AdrenoGpu:
     """Half-precision operations in the time of a single-precision one."""
 
     @property
+    def number(self) -> str:
+        """What drivers tell it by: "630"."""
+        return self.name.removeprefix("a")
+
+    @property
     def device(self) -> str:
         """The name that a user gives: "qcom:a630"."""
         return _PREFIX + self.name

@@ -12,10 +12,9 @@ from tinyinfer.backends.base import Executable
 from tinyinfer.backends.opencl.capabilities import capabilities_of
 from tinyinfer.backends.opencl.device import context_of
 from tinyinfer.backends.opencl.platforms import NoOpencl, describe, list_devices
-from tinyinfer.backends.opencl.target import OpenclTarget, plan_for
+from tinyinfer.backends.opencl.target import plan_for
 from tinyinfer.backends.qcom.capabilities import ADRENO_GPUS, AdrenoGpu, find_gpu
-from tinyinfer.backends.qcom.dialect import ADRENO_C, HALF_PRECISION
-from tinyinfer.backends.qcom.model import adreno_model
+from tinyinfer.backends.qcom.target import QcomTarget, qcom_target
 from tinyinfer.config import CompileOptions
 from tinyinfer.errors import EPFail
 from tinyinfer.ir.node import Graph
@@ -47,7 +46,7 @@ class QcomDevice:
     def available(self) -> str | None:
         """None if such a GPU is here, else what is missing and how to install it."""
         try:
-            self._device()
+            self.opencl_device()
         except NoOpencl as error:
             return str(error)
         return None
@@ -65,16 +64,14 @@ class QcomDevice:
         if self._wanted is not None:
             return self._wanted
         try:
-            return self._device()[1]
+            return self.opencl_device()[1]
         except NoOpencl:
             return ADRENO_GPUS[DEFAULT_GPU]
 
     @property
-    def target(self) -> OpenclTarget:
+    def target(self) -> QcomTarget:
         """What plans are made for."""
-        gpu = self.gpu
-        dialect = HALF_PRECISION if self.storage == "float16" else ADRENO_C
-        return OpenclTarget(gpu.device, adreno_model(gpu, self.storage), gpu.name, dialect=dialect)
+        return qcom_target(self.gpu, self.storage)
 
     def plan(self, graph: Graph, options: CompileOptions) -> Plan:
         """Optimise and plan `graph`; no kernel is printed or compiled, and no GPU is needed."""
@@ -87,13 +84,13 @@ class QcomDevice:
         from tinyinfer.config import cache_directory
 
         try:
-            device, _ = self._device()
+            device, _ = self.opencl_device()
         except NoOpencl as error:
             raise EPFail(str(error)) from None
         plan, capabilities = self.plan(graph, options), capabilities_of(device)
         return OpenclExecutable(plan, context_of(device), capabilities, KernelCache(cache_directory()))
 
-    def _device(self) -> tuple[pyopencl.Device, AdrenoGpu]:
+    def opencl_device(self) -> tuple[pyopencl.Device, AdrenoGpu]:
         """The OpenCL device; NoOpencl where there is none."""
         found = _adrenos()
         for device, gpu in found:

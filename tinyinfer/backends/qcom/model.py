@@ -6,9 +6,6 @@ from tinyinfer.backends.qcom.capabilities import AdrenoGpu
 from tinyinfer.kernels.image import ImageLimits
 from tinyinfer.kernels.schedule_gpu import GpuModel
 
-GROUP = 64
-"""Work-items of a group: one single wave, so that a kernel's registers are not halved by double waves."""
-
 WRITTEN_OUT = 18
 """Two neighbours' windows of 3 x 3; larger windows are loops, whose reads do not all wait in registers."""
 
@@ -17,17 +14,22 @@ LARGE_FILE = 96
 
 
 def adreno_model(gpu: AdrenoGpu, storage: str = "float16") -> GpuModel:
-    """The model of a GPU whose images hold `storage`, "float16" or "float32"; sums are float32 either way."""
+    """The model of a GPU whose images hold `storage`, "float16" or "float32"; sums are float32 either way.
+
+    A group is one single wave: double waves halve a kernel's registers, and what takes many registers cannot
+    be launched in groups of several waves.
+    """
+    group = gpu.wave_size
     rows = (1, 2, 4) if gpu.registers >= LARGE_FILE else (1, 2)
     return GpuModel(
-        group_limit=GROUP,
-        group_sizes=(GROUP, GROUP, GROUP),
+        group_limit=group,
+        group_sizes=(group, group, group),
         local_bytes=gpu.local_bytes,
         compute_units=gpu.shader_processors,
         wave=gpu.wave_size,
         images=ImageLimits(gpu.image_side, gpu.image_side, storage),
         rows=rows,
         vectors=(1,),
-        group=GROUP,
+        group=group,
         written_out=WRITTEN_OUT,
     )

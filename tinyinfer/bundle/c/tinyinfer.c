@@ -779,6 +779,7 @@ static bool read_value(const voice *v, ti_model *m, u32 i, char *name) {
   WRONG(direction > 1 || (direction == 0 && m->output_count != 0), "'%s' is no input, nor an output after them", name);
   WRONG(fixed != 0 && (direction != 0 || !has(m, TENSORS, fixed - 1, 1) ||
                            u64_at(item(m, TENSORS, fixed - 1) + 8) != bytes), "'%s': its only value is none", name);
+  WRONG(!(f64_at(p + 40) >= 0 && f64_at(p + 40) <= (direction == 1 ? 0x1p1023 : 0)), "'%s': its tolerance", name);
   value->elements = (size_t)elements, value->bytes = (size_t)bytes;
   *(direction == 0 ? &m->input_count : &m->output_count) += 1;
   return true;
@@ -1270,8 +1271,7 @@ const ti_value *ti_input(const ti_model *m, size_t i) { return i < m->input_coun
 const ti_value *ti_output(const ti_model *m, size_t i) { return i < m->output_count ? outputs_of(m) + i : NULL; }
 const char *ti_manifest(const ti_model *m, size_t *size) {
   section s = section_at(m->file, 0);
-  *size = (size_t)s.size;
-  return (const char *)s.at;
+  return *size = (size_t)s.size, (const char *)s.at;
 }
 static size_t find(const ti_value *values, size_t count, const char *name) {
   size_t i = 0;
@@ -1312,12 +1312,11 @@ static double distance(ti_type type, const byte *got, const byte *wanted, double
     return *a == *b ? 0 : fabs(*a - *b);
   }
   i64 x = load_integer(type, got), y = load_integer(type, wanted);
-  *a = type == TI_UINT64 ? (double)(u64)x : (double)x;
-  *b = type == TI_UINT64 ? (double)(u64)y : (double)y;
+  *a = type == TI_UINT64 ? (double)(u64)x : (double)x, *b = type == TI_UINT64 ? (double)(u64)y : (double)y;
   return x == y ? 0 : !is_integer(type) ? (double)INFINITY : fmax(1, fabs(*a - *b));
 }
 static bool golden_output(const voice *v, const section *golden, const ti_value *value, const byte *p, const byte *got,
-                          ti_report *r) {
+                          double tolerance, ti_report *r) {
   u64 first = u64_at(p), step = u64_at(p + 8), count = u64_at(p + 16), bytes, last = 0;
   size_t width = type_bytes[value->type];
   ti_type part = value->type == TI_COMPLEX64 ? TI_FLOAT32 : value->type == TI_COMPLEX128 ? TI_FLOAT64 : value->type;
@@ -1325,7 +1324,7 @@ static bool golden_output(const voice *v, const section *golden, const ti_value 
   if (count > 0) there_are = there_are && mul_u64(count - 1, step, &last) && add_u64(first, last, &last);
   there_are = there_are && (count == 0 || last < value->elements);
   WRONG(!there_are, "golden vectors: the elements of '%s' are not there", value->name);
-  r->compared = count, r->absolute = f64_at(p + 24), r->relative = f64_at(p + 32);
+  r->compared = count, r->absolute = fmax(f64_at(p + 24), tolerance), r->relative = f64_at(p + 32);
   for (u64 i = 0; i < count; i++) {
     const byte *a = got + (size_t)(first + i * step) * width, *b = golden->at + u64_at(p + 40) + i * width;
     bool good = true;
@@ -1363,7 +1362,8 @@ static bool verify(const voice *v, ti_model *m, void (*report)(void *, const ti_
     if (!run(v, m->context, (const void *const *)places, (void *const *)places + inputs, NULL)) return false;
     for (size_t i = 0; i < outputs; i++, output += GOLDEN_RECORD) {
       ti_report r = {.vector = n, .output = i, .name = m->values[inputs + i].name};
-      if (!golden_output(v, &golden, &m->values[inputs + i], output, places[inputs + i], &r)) return false;
+      double tolerance = f64_at(item(m, VALUES, (u32)(inputs + i)) + 40);
+      if (!golden_output(v, &golden, &m->values[inputs + i], output, places[inputs + i], tolerance, &r)) return false;
       if (r.failed != 0 && failed == 0) where = r.name;
       failed += r.failed, compared += r.compared;
       if (report != NULL) report(user, &r);

@@ -4,6 +4,7 @@
 
 #include "tinyinfer_opencl.h"
 
+#include <ctype.h>
 #include <dlfcn.h>
 #include <strings.h>
 
@@ -94,7 +95,7 @@ typedef struct device {
   void *library;
   handle platform, id, context, queue, program;
   char title[300];
-  char *name, *extensions, *options;
+  char *name, *version, *extensions, *options;
   u64 features;
   table more[3]; /* work sizes, programs, images */
   handle arena, *tensors, *images, *kernels; /* kernels: one a launch, with its own arguments */
@@ -178,6 +179,7 @@ static bool find_device(const voice *v, device *d, const char *wanted) {
 static bool open_device(const voice *v, device *d) {
   static const char *const names[] = {"cl_khr_fp64", "cl_khr_fp16", NULL, "cl_khr_subgroups"};
   d->extensions = text_of(d->cl.GetDeviceInfo, d->id, DEVICE_EXTENSIONS);
+  d->version = text_of(d->cl.GetDeviceInfo, d->id, DEVICE_VERSION);
   for (unsigned i = 0; d->extensions != NULL && i < 4; i++)
     if (names[i] != NULL && strstr(d->extensions, names[i]) != NULL) d->features |= 1U << i;
   if (device_number(d, DEVICE_DOUBLE) != 0) d->features |= 1;
@@ -218,41 +220,64 @@ static char *string_of(table strings, const byte *p) {
   free(text);
   return NULL;
 }
-/* Why the device cannot run a program, in `why`; false and a message where the plan is damaged. */
-static bool suits(const voice *v, const char *target, const device *d, const section *plan, char *why, size_t size) {
+/* Whether one of the words, between blanks, stands in a text, between other characters than letters and digits. */
+static bool has_word_of(const char *text, const char *words) {
+  for (const char *word = words; *word != 0; word += strspn(word, " ")) {
+    size_t length = strcspn(word, " ");
+    for (const char *at = text; length > 0 && strlen(at) >= length; at++) {
+      bool whole = (at == text || !isalnum((byte)at[-1])) && !isalnum((byte)at[length]);
+      if (whole && strncasecmp(at, word, length) == 0) return true;
+    }
+    word += length;
+  }
+  return false;
+}
+/* Why the device cannot run a program, in `why`, and whether it is the best for it; false and a message where the plan
+ * is damaged. A target that was asked for by `name` may be for devices that are called something else. */
+static bool suits(const voice *v, const char *target, const device *d, const section *plan, bool named, char *why,
+                  size_t size, bool *best) {
   table made[3], strings = {plan->at + u32_at(plan->at + PLAN_HEADER), u32_at(plan->at + PLAN_HEADER + 4), 1};
-  char names[160], *device_name;
+  char names[160], *device_name, *words;
   if (!read_item_tables(v, target, plan, made)) return false;
   WRONG(!inside(u32_at(plan->at + PLAN_HEADER), strings.count, plan->size), "%s: table 0 does not fit", target);
   const byte *p = record(made[1], 0);
   u64 missing = u64_at(plan->at + 8) & ~d->features, local = device_number(d, DEVICE_LOCAL_BYTES);
   u64 limit = device_number(d, DEVICE_GROUP_LIMIT);
   WRONG((device_name = string_of(strings, p + 24)) == NULL, "%s: its device's name is not there", target);
+  WRONG((words = string_of(strings, p + 32)) == NULL, "%s: what it is best for is not there", target);
   why[0] = 0;
+  *best = has_word_of(d->name, words) || (d->version != NULL && has_word_of(d->version, words));
   unsigned long long group = u32_at(p + 16), bytes = u64_at(p + 8);
   (void)feature_names(0, missing, names, sizeof names);
   if (missing != 0) (void)snprintf(why, size, " needs %s", (missing & 1) != 0 ? "float64 (cl_khr_fp64)" : names);
-  else if (!contains(d->name, device_name)) (void)snprintf(why, size, " is for %.60s", device_name);
+  else if (!named && !contains(d->name, device_name)) (void)snprintf(why, size, " is for %.60s", device_name);
   else if (group > limit) (void)snprintf(why, size, " needs work-groups of %llu", group);
   else if (bytes > local) (void)snprintf(why, size, " needs %llu bytes of local memory", bytes);
-  free(device_name);
+  free(device_name), free(words);
   return true;
 }
-static bool choose_opencl_target(const voice *v, ti_model *m, const device *d, const char *wanted, section *plan) {
-  char reasons[240] = "it holds none", why[200];
+/* The first target that is best for the device, else the first that it can run. */
+static bool choose_opencl_target(const voice *v, ti_model *m, const device *d, const char *wanted, section *chosen) {
+  char reasons[240] = "it holds none", why[200], name[sizeof m->target];
   size_t used = 0;
-  for (u32 i = 0; i < section_count(m->file); i++) {
-    *plan = section_at(m->file, i);
-    if (strcmp(plan->kind, "PLAN") != 0) continue;
-    memcpy(m->target, plan->name, 32);
-    WRONG(plan->size < PLAN_HEADER, "the plan of %s is shorter than its header", m->target);
-    if (wanted != NULL && strcmp(wanted, m->target) != 0) (void)snprintf(why, sizeof why, " is not %.40s", wanted);
-    else if (u32_at(plan->at) != ARCHITECTURE_OPENCL) (void)snprintf(why, sizeof why, " is for processors");
-    else if (!suits(v, m->target, d, plan, why, sizeof why)) return false;
-    else if (why[0] == 0) return true;
-    used = append(reasons, used, sizeof reasons, used == 0 ? "" : "; ", m->target, why, "");
+  bool found = false, best = false;
+  for (u32 i = 0; i < section_count(m->file) && !best; i++) {
+    section plan = section_at(m->file, i);
+    if (strcmp(plan.kind, "PLAN") != 0) continue;
+    memcpy(name, plan.name, sizeof name);
+    WRONG(plan.size < PLAN_HEADER, "the plan of %s is shorter than its header", name);
+    if (wanted != NULL && strcmp(wanted, name) != 0) (void)snprintf(why, sizeof why, " is not %.40s", wanted);
+    else if (u32_at(plan.at) != ARCHITECTURE_OPENCL) (void)snprintf(why, sizeof why, " is for processors");
+    else if (!suits(v, name, d, &plan, wanted != NULL, why, sizeof why, &best)) return false;
+    if (why[0] != 0) {
+      used = append(reasons, used, sizeof reasons, used == 0 ? "" : "; ", name, why, "");
+      best = false;
+    } else if (!found || best) {
+      memcpy(m->target, name, sizeof name);
+      *chosen = plan, found = true;
+    }
   }
-  return fail(v, TI_ERROR_TARGET, "no target for %.120s: %s", d->title, reasons);
+  return found || fail(v, TI_ERROR_TARGET, "no target for %.120s: %s", d->title, reasons);
 }
 static bool find_source(const voice *v, ti_model *m, u32 group, const ti_options *options) {
   section s;
@@ -324,13 +349,12 @@ static void program_digest(const ti_model *m, const device *d, byte digest[32]) 
   char text[700] = {0};
   byte both[64];
   char *platform = text_of(d->cl.GetPlatformInfo, d->platform, PLATFORM_VERSION);
-  char *version = text_of(d->cl.GetDeviceInfo, d->id, DEVICE_VERSION);
   (void)snprintf(text, sizeof text, "%.300s\n%.100s\n%.100s\n%.150s", d->title, platform != NULL ? platform : "",
-                 version != NULL ? version : "", d->options);
+                 d->version != NULL ? d->version : "", d->options);
   sha256(NULL, 0, m->code, (size_t)m->code_size, both);
   sha256(NULL, 0, (const byte *)text, sizeof text, both + 32);
   sha256(NULL, 0, both, sizeof both, digest);
-  free(platform), free(version);
+  free(platform);
 }
 /* The program of a cache file, or NULL: any damage only costs a new build. */
 static handle cached_program(const device *d, const char *path, const byte digest[32]) {
@@ -632,7 +656,7 @@ static void opencl_close(ti_model *m) {
   if (d->context != NULL) (void)d->cl.ReleaseContext(d->context);
   (void)pthread_mutex_destroy(&d->mutex);
   free(d->images), free(d->kernels), free(d->tensors), free(d->values), free(d->slots);
-  free(d->name), free(d->extensions), free(d->options), free(d);
+  free(d->name), free(d->version), free(d->extensions), free(d->options), free(d);
   /* the library stays: drivers have threads of their own, whose code must not go */
 }
 static bool open_opencl_model(const voice *v, ti_model *m, const ti_options *options, const ti_opencl_options *opencl) {

@@ -102,7 +102,9 @@ export class Plan {
     check(shape.reduce((n, d) => n * d, TYPES[type][1]) === bytes, `size of ${name}`);
     check(direction <= 1 && fixed <= this.tensors.length, `record of ${name}`);
     check(!fixed || this.tensors[fixed - 1].bytes === bytes, `value of ${name}`);
-    return { name, type, shape, bytes, output: direction === 1, fixed: fixed ? fixed - 1 : undefined };
+    const tolerance = this._view.getFloat64(at + 40, true);
+    check(tolerance >= 0 && tolerance < Infinity && (tolerance === 0 || direction === 1), `tolerance of ${name}`);
+    return { name, type, shape, bytes, output: direction === 1, fixed: fixed ? fixed - 1 : undefined, tolerance };
   }
 
   _tensor(at) {
