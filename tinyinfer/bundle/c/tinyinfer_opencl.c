@@ -243,8 +243,9 @@ static bool suits(const voice *v, const char *target, const device *d, const sec
   const byte *p = record(made[1], 0);
   u64 missing = u64_at(plan->at + 8) & ~d->features, local = device_number(d, DEVICE_LOCAL_BYTES);
   u64 limit = device_number(d, DEVICE_GROUP_LIMIT);
-  WRONG((device_name = string_of(strings, p + 24)) == NULL, "%s: its device's name is not there", target);
-  WRONG((words = string_of(strings, p + 32)) == NULL, "%s: what it is best for is not there", target);
+  device_name = string_of(strings, p + 24), words = string_of(strings, p + 32);
+  if (device_name == NULL || words == NULL) free(device_name), free(words);
+  WRONG(device_name == NULL || words == NULL, "%s: its device's name is not there", target);
   why[0] = 0;
   *best = has_word_of(d->name, words) || (d->version != NULL && has_word_of(d->version, words));
   unsigned long long group = u32_at(p + 16), bytes = u64_at(p + 8);
