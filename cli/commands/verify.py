@@ -9,10 +9,11 @@ import click
 
 from cli.errors import BadInput, reports_errors
 from cli.options import json_option, verbose_option
-from cli.report import print_json, table
+from cli.report import bytes_text, print_json, table
 from tinyinfer.errors import TinyInferError
 
 if TYPE_CHECKING:
+    from tinyinfer.bundle.container import Signer
     from tinyinfer.bundle.verify import VerifyReport
 
 
@@ -41,6 +42,14 @@ if TYPE_CHECKING:
     help="Run this target and no other; an OpenCL one also on a device of another kind.",
 )
 @click.option(
+    "--keep-program",
+    is_flag=True,
+    help="If it is right, keep in the bundle what the OpenCL driver here built of its source.",
+)
+@click.option(
+    "--sign", "private", type=click.Path(), metavar="KEY", help="Key that signs it again, for --keep-program."
+)
+@click.option(
     "--threads", type=click.IntRange(min=0), default=0, show_default=True, help="Threads; 0 takes all cores."
 )
 @json_option
@@ -52,6 +61,8 @@ def command(
     require_signature: bool,
     devices: tuple[str, ...],
     target: str,
+    keep_program: bool,
+    private: str | None,
     threads: int,
     as_json: bool,
     verbose: int,
@@ -60,10 +71,14 @@ def command(
     from tinyinfer.bundle.recognise import is_bundle
     from tinyinfer.bundle.verify import verify_bundle
 
+    if private is not None and not keep_program:
+        raise BadInput("--sign signs what --keep-program changes")
     if os.path.isfile(bundle) and not is_bundle(bundle):
         raise BadInput(f"{bundle}: not a bundle (tinyinfer compile makes one of a model)")
     try:
-        report = verify_bundle(bundle, keys, require_signature, threads, devices, target)
+        report = verify_bundle(
+            bundle, keys, require_signature, threads, devices, target, keep_program, _signer(private)
+        )
     except ValueError as error:
         if isinstance(error, TinyInferError):
             raise
@@ -73,6 +88,12 @@ def command(
     else:
         _print(bundle, report)
     raise SystemExit(0 if report.passed else 1)
+
+
+def _signer(path: str | None) -> Signer | None:
+    from tinyinfer.bundle.signature import signer
+
+    return signer(path) if path is not None else None
 
 
 def _print(bundle: str, report: VerifyReport) -> None:
@@ -91,4 +112,6 @@ def _print(bundle: str, report: VerifyReport) -> None:
         for o in report.outputs
     ]
     click.echo(table(rows, ("  output", "error", "allowed", "elements", ""), right=(1, 3)))
+    if report.program_bytes:
+        click.echo(f"the driver's program is in the bundle now, {bytes_text(report.program_bytes)}")
     click.echo("verified" if report.passed else "FAILED: this machine does not compute what the bundle says")

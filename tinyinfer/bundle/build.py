@@ -24,6 +24,7 @@ from tinyinfer.bundle.golden import write_golden
 from tinyinfer.bundle.load import BundleModel
 from tinyinfer.bundle.manifest import TargetReport, canonical_json, make_manifest
 from tinyinfer.bundle.plan_section import PlanSection, write_plan
+from tinyinfer.bundle.programs import write_programs
 from tinyinfer.bundle.provenance import write_provenance
 from tinyinfer.bundle.recognise import is_bundle
 from tinyinfer.bundle.source import Source, read_source
@@ -106,6 +107,8 @@ class _Built:
     code: bytes
     section: PlanSection
     report: TargetReport
+    programs: dict[bytes, bytes] = field(default_factory=dict)
+    """What the driver of the device that the target is made for built of its source, where that is here."""
 
     @property
     def plan(self) -> Plan:
@@ -114,9 +117,11 @@ class _Built:
     def sections(self, group: int) -> list[Section]:
         """Those of the target alone."""
         name = self.target.name
+        programs = [Section("CLBN", write_programs(self.programs), group)] if self.programs else []
         return [
             Section("PLAN", write_plan(self.section), group, name),
             Section("CODE", self.code, group, name),
+            *programs,
         ]
 
 
@@ -264,7 +269,13 @@ def _runners(
         if isinstance(item.target, OpenclTarget):
             model = _on_opencl(alone, item.target)
             item.report.replayed_on = model.device_title if model is not None else ""
-            run = model.executable().run if model is not None else None
+            run = None
+            if model is not None:
+                executable = model.executable()
+                run = executable.run
+                made_for = item.target.device and model.wanted == ""
+                program = model.built_program(executable) if made_for else None
+                item.programs = dict([program]) if program is not None else {}
             if isinstance(item.target, QcomTarget) and item.target.storage == "float16":
                 in_halves[name] = run
             elif run is not None:

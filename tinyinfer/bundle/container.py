@@ -73,6 +73,7 @@ KINDS = {
     "PROV": Kind(4, critical=False),
     "TUNE": Kind(5, critical=False),
     "TRNG": Kind(6, critical=False),
+    "CLBN": Kind(7, critical=False, target=True),
     "CODE": Kind(8, alignment=16384, target=True),
     "WGHT": Kind(9, alignment=16384, needed=True),
     "SIGN": Kind(10),
@@ -83,7 +84,8 @@ _UNKNOWN = Kind(7, critical=False)
 @dataclass(frozen=True)
 class Section:
     """A section to be written. `data` is a buffer or several that follow each other; `group` and `name` are
-    those of the target for `PLAN` and `CODE`, else 0 and "". `held` leaves the bytes to the loader's caller.
+    those of the target for `PLAN` and `CODE`, else 0 and ""; `CLBN` has the group. `held` leaves the bytes
+    to the loader's caller.
     """
 
     kind: str
@@ -447,7 +449,7 @@ def _check_entries(label: str, entries: Sequence[Entry], file_size: int) -> None
     for name, kind in KINDS.items():
         if kind.needed and (name, 0) not in seen:
             raise InvalidBundle(f"{label}: there is no section {name}")
-    names = {(e.kind, e.group): e.name for e in entries if KINDS.get(e.kind, _UNKNOWN).target}
+    names = {(e.kind, e.group): e.name for e in entries if e.kind in ("PLAN", "CODE")}
     for (name, group), target in names.items():
         other = "CODE" if name == "PLAN" else "PLAN"
         if names.get((other, group)) != target:

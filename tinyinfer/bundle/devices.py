@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from tinyinfer.backends.cpu.machine import choose, this_machine
 from tinyinfer.backends.registry import canonical_name, device_names, unavailable_reason
 from tinyinfer.bundle.container import Container, Entry
 from tinyinfer.bundle.plan_reader import read_machine, read_program
-from tinyinfer.bundle.plan_section import PlanSection
+from tinyinfer.bundle.plan_section import PlanSection, ProgramNeeds
+from tinyinfer.bundle.programs import read_programs
 from tinyinfer.errors import InvalidBundle, NotImplemented
 from tinyinfer.ir.node import Graph
 
@@ -48,12 +49,16 @@ class BundleDevice:
         """A bundle is compiled already."""
         raise NotImplemented("a bundle is compiled already")  # noqa: F901 - the exception of tinyinfer.errors
 
-    def load(
-        self, label: str, section: PlanSection, code: np.ndarray, threads: int, checked: Callable[[], None]
-    ) -> Executable:
-        """The target, ready to run. `checked` returns when all bytes of the bundle are known to be right, and
-        is called before any of them is run."""
+    def load(self, container: Container, section: PlanSection, code: np.ndarray, threads: int) -> Executable:
+        """The target of a bundle, ready to run; all of the bundle was hashed before any of it is run."""
         raise NotImplementedError
+
+    def built_program(
+        self, executable: Executable, section: PlanSection, code: np.ndarray
+    ) -> tuple[bytes, bytes] | None:
+        """The digest and the binary of the program that `load` made of these, as the device's driver built
+        it; None where there is none, or where the driver keeps it to itself."""
+        return None
 
 
 class CpuTargetDevice(BundleDevice):
@@ -75,17 +80,15 @@ class CpuTargetDevice(BundleDevice):
             )
         super().__init__("CPU", plans[number], reasons)
 
-    def load(
-        self, label: str, section: PlanSection, code: np.ndarray, threads: int, checked: Callable[[], None]
-    ) -> Executable:
+    def load(self, container: Container, section: PlanSection, code: np.ndarray, threads: int) -> Executable:
         missing = [name for name in ENTRIES if name not in section.offsets]
         if missing:
             raise InvalidBundle(
-                f"{label}: target {self.entry.name} lacks the executor's {', '.join(missing)}"
+                f"{container.label}: target {self.entry.name} lacks the executor's {', '.join(missing)}"
             )
         image = map_image(CodeImage(code.tobytes(), dict(section.offsets)))
         executable = CpuExecutable(section.plan, image, threads, copy_parameters=False)
-        checked()
+        container.finish()
         return executable
 
 
@@ -124,21 +127,38 @@ class OpenclTargetDevice(BundleDevice):
 
         return describe(self.device)
 
-    def load(
-        self, label: str, section: PlanSection, code: np.ndarray, threads: int, checked: Callable[[], None]
-    ) -> Executable:
+    def load(self, container: Container, section: PlanSection, code: np.ndarray, threads: int) -> Executable:
         from tinyinfer.backends.cpu.cache import KernelCache
         from tinyinfer.backends.opencl.device import context_of
         from tinyinfer.backends.opencl.executable import OpenclExecutable
+        from tinyinfer.backends.opencl.programs import PrintedProgram
         from tinyinfer.config import cache_directory
 
-        checked()
+        container.finish()
+        programs = container.get("CLBN", self.entry.group)
+        binaries = read_programs(container.data(programs)) if programs is not None else {}
+        text = self._source(container.label, code)
+        printed = PrintedProgram(text, _program(section).options.split(), binaries)
+        cache = KernelCache(cache_directory())
+        return OpenclExecutable(section.plan, context_of(self.device), self.capabilities, cache, printed)
+
+    def built_program(
+        self, executable: Executable, section: PlanSection, code: np.ndarray
+    ) -> tuple[bytes, bytes] | None:
+        from tinyinfer.backends.opencl.executable import OpenclExecutable
+        from tinyinfer.backends.opencl.programs import program_binary, program_digest
+
+        assert isinstance(executable, OpenclExecutable)  # `load` made it
+        binary = program_binary(executable.program)
+        options = self.capabilities.build_options(_program(section).options.split())
+        digest = program_digest(self.device, options, self._source(self.entry.title, code))
+        return (digest, binary) if binary else None
+
+    def _source(self, label: str, code: np.ndarray) -> str:
         try:
-            text = code.tobytes().decode("ascii")
+            return code.tobytes().decode("ascii")
         except UnicodeDecodeError:
             raise InvalidBundle(f"{label}: the program of {self.entry.name} is no ASCII text") from None
-        cache = KernelCache(cache_directory())
-        return OpenclExecutable(section.plan, context_of(self.device), self.capabilities, cache, text)
 
 
 def choose_device(container: Container, names: Sequence[str], target: str = "") -> BundleDevice:
@@ -168,6 +188,11 @@ def choose_device(container: Container, names: Sequence[str], target: str = "") 
     if len(problems) == 1:
         raise problems[0]
     raise ValueError(f"none of {', '.join(names)} can be used: {'; '.join(map(str, problems))}")
+
+
+def _program(section: PlanSection) -> ProgramNeeds:
+    assert section.program is not None  # the device was chosen by it
+    return section.program
 
 
 def _candidates(container: Container, target: str) -> tuple[list[Entry], list[Needs]]:

@@ -67,7 +67,7 @@ class BundleModel:
         label = self.container.label
         self.manifest = read_json(f"{label}: MANI", self._data("MANI"))
         self._weights = Weights(self.container)
-        self._limits, self._wanted = limits, target
+        self.wanted, self._limits = target, limits
         self._take(self.device(devices))
         plan = self.section.plan
         self.inputs = [_node_arg(spec, self._fixed.get(number)) for number, spec in enumerate(plan.inputs)]
@@ -83,7 +83,7 @@ class BundleModel:
     def device(self, names: Sequence[str]) -> BundleDevice:
         """The first of the devices named that runs a target (none: the CPU). ValueError for a device that is
         unknown or absent, NoTarget where nothing in the bundle runs on it."""
-        return choose_device(self.container, names, self._wanted)
+        return choose_device(self.container, names, self.wanted)
 
     @property
     def device_title(self) -> str:
@@ -125,9 +125,13 @@ class BundleModel:
 
     def executable(self, threads: int = 0) -> BundleExecutable:
         """The chosen target, ready to run on `threads` threads of the CPU (0: all cores)."""
-        label = self.container.label
-        executable = self._device.load(label, self.section, self._code, threads, self.container.finish)
+        executable = self._device.load(self.container, self.section, self._code, threads)
         return BundleExecutable(executable, self._fixed)
+
+    def built_program(self, executable: BundleExecutable) -> tuple[bytes, bytes] | None:
+        """The program of an executable of this model as the driver of its OpenCL device built it, with what
+        `CLBN` calls it by: digest and binary. None on processors, and where a driver keeps it to itself."""
+        return self._device.built_program(executable.inner, self.section, self._code)
 
     def key(self, arrays: Mapping[str, Any]) -> Any:
         return KEY
@@ -159,7 +163,7 @@ class BundleExecutable:
     """`backends.base.Executable` for a bundle: refuses other values of inputs that are fixed."""
 
     def __init__(self, executable: Executable, fixed: Mapping[int, np.ndarray]):
-        self._executable = executable
+        self.inner = executable
         self._fixed = {number: (value, value.tobytes()) for number, value in fixed.items()}
         self.inputs: list[TensorSpec] = executable.inputs
         self.outputs: list[TensorSpec] = executable.outputs
@@ -172,20 +176,20 @@ class BundleExecutable:
     def run(self, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
         """As `Executable.run`; InvalidArgument for a value that the bundle was not made for."""
         self._check(feeds)
-        return self._executable.run(feeds)
+        return self.inner.run(feeds)
 
     def profile(self, feeds: Sequence[np.ndarray], runs: int = 10) -> list[LaunchTime]:
         """As `Executable.profile`."""
         self._check(feeds)
-        return self._executable.profile(feeds, runs)
+        return self.inner.profile(feeds, runs)
 
     def stages(self) -> Mapping[str, str]:
         """The plan; a bundle has no other stage."""
-        return self._executable.stages()
+        return self.inner.stages()
 
     def close(self) -> None:
         """End threads and give up memory."""
-        self._executable.close()
+        self.inner.close()
 
     def _check(self, feeds: Sequence[np.ndarray]) -> None:
         for number, (only, content) in self._fixed.items():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tinyinfer.bundle.container import Signer
 from tinyinfer.bundle.golden import compare, loosened, read_golden
-from tinyinfer.bundle.load import BundleModel
-from tinyinfer.errors import Fail
+from tinyinfer.bundle.load import BundleExecutable, BundleModel
+from tinyinfer.bundle.programs import add_program, refuse_signed
+from tinyinfer.errors import Fail, InvalidArgument
 from tinyinfer.runtime.signature import numpy_dtype
 
 
@@ -35,6 +38,8 @@ class VerifyReport:
     vectors: int
     signed_by: str | None
     outputs: list[OutputVerdict]
+    program_bytes: int = 0
+    """Of the program that was put into the bundle."""
 
     @property
     def passed(self) -> bool:
@@ -53,11 +58,15 @@ def verify_bundle(
     threads: int = 0,
     devices: Sequence[str] = (),
     target: str = "",
+    keep_program: bool = False,
+    signer: Signer | None = None,
 ) -> VerifyReport:
     """Run the golden vectors of a bundle with the target that a session on these devices would take, or with
     the one called `target`.
 
-    Errors as in `BundleModel`; Fail where the bundle has no golden vectors.
+    With `keep_program`, the program as the OpenCL device's driver built it goes into the bundle's file, if
+    all that it computes is right (`signer` signs what is signed). Errors as in `BundleModel`; Fail where the
+    bundle has no golden vectors; InvalidArgument where there is no program to keep, or no way to.
     """
     model = BundleModel(path_or_bytes, None, trusted_keys, require_signature, devices=devices, target=target)
     container = model.container
@@ -68,7 +77,10 @@ def verify_bundle(
     specs, results = executable.inputs, executable.outputs
     read = read_golden(container.data(entry), specs, results, f"{container.label}: GOLD")
     vectors = [loosened(vector, model.section.tolerances) for vector in read]
+    kept = 0
     verdicts = [OutputVerdict(spec.name, 0.0, 0.0, 0.0, 0, 0) for spec in results]
+    if keep_program:
+        refuse_signed(container, signer)
     try:
         for vector in vectors:
             feeds = [
@@ -85,6 +97,8 @@ def verify_bundle(
                     before.elements + difference.elements,
                     before.failing + difference.failed,
                 )
+        if keep_program and not any(verdict.failing for verdict in verdicts):
+            kept = _keep(model, executable, path_or_bytes, signer)
     finally:
         executable.close()
     signed = container.signed_by
@@ -94,4 +108,19 @@ def verify_bundle(
         len(vectors),
         None if signed is None else signed.hex(),
         verdicts,
+        kept,
     )
+
+
+def _keep(
+    model: BundleModel, executable: BundleExecutable, path: str | os.PathLike[str], signer: Signer | None
+) -> int:
+    """Put the program of an executable into the bundle's file; returns its bytes."""
+    program = model.built_program(executable)
+    if program is None:
+        raise InvalidArgument(
+            f"{model.container.label}: {model.device_title} has no program of target {model.target} to keep"
+        )
+    digest, binary = program
+    add_program(path, model.target, digest, binary, signer)
+    return len(binary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from tinyinfer.kernels.schedule_gpu import GpuModel
 if TYPE_CHECKING:
     import pyopencl
 
-LANGUAGE = ["-cl-std=CL1.2"]
+LANGUAGE = ("-cl-std=CL1.2",)
 """The option that says which language programs are in."""
 
 MOST_ITEMS = 512
@@ -58,10 +59,10 @@ class Capabilities:
             self.wave,
         )
 
-    def build_options(self) -> list[str]:
-        """Options of the language's compiler."""
+    def build_options(self, stated: Sequence[str] = LANGUAGE) -> list[str]:
+        """Options of the language's compiler: what a program states, and what the device can do besides."""
         exact = ["-cl-fp32-correctly-rounded-divide-sqrt"] if self.exact_division else []
-        return [*LANGUAGE, *exact]
+        return [*stated, *exact]
 
     @property
     def features(self) -> int:

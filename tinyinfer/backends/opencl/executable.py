@@ -17,7 +17,7 @@ from tinyinfer.backends.opencl.capabilities import Capabilities
 from tinyinfer.backends.opencl.launches import HostLoop, KernelLaunch, Queue, Scope, bind_launches
 from tinyinfer.backends.opencl.memory import DeviceMemory
 from tinyinfer.backends.opencl.platforms import opencl
-from tinyinfer.backends.opencl.programs import build_program
+from tinyinfer.backends.opencl.programs import PrintedProgram, build_program
 from tinyinfer.backends.opencl.transfers import Transfers
 from tinyinfer.backends.opencl.vendor import Vendor
 from tinyinfer.ir.node import Node
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class OpenclExecutable:
     """`backends.base.Executable` for an OpenCL device.
 
-    `program_text` is the source of a plan whose kernels were printed before.
+    `printed` is the program of a plan whose kernels were printed before.
     `vendor` is what the context's device can do besides. What it replays is compared with the launches
     themselves in the first run, bit by bit, and not used again where that differs.
     Raises ProgramError where the driver's compiler refuses a kernel, EPFail where memory does not suffice.
@@ -43,7 +43,7 @@ class OpenclExecutable:
         context: pyopencl.Context,
         capabilities: Capabilities,
         cache: KernelCache | None = None,
-        program_text: str | None = None,
+        printed: PrintedProgram | None = None,
         vendor: Vendor | None = None,
     ):
         cl = opencl()
@@ -53,7 +53,9 @@ class OpenclExecutable:
         self._plan_stages, self._kept = dict(plan.stages), plan.kept
         self._arena_bytes = plan.arena_bytes
         self._context, self._queue = context, cl.CommandQueue(context)
-        program = build_program(context, capabilities, plan.launches, cache, program_text)
+        program = build_program(context, capabilities, plan.launches, cache, printed)
+        self.program = program
+        """As pyopencl has it."""
         self.launches = bind_launches([x for x in plan.launches if not x.once], program)
         self._memory: DeviceMemory | None = DeviceMemory(
             context,

@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tinyinfer.backends.clike.opencl_c import program_text
 from tinyinfer.backends.cpu.cache import KernelCache
-from tinyinfer.backends.opencl.capabilities import Capabilities
+from tinyinfer.backends.opencl.capabilities import LANGUAGE, Capabilities
 from tinyinfer.backends.opencl.platforms import opencl
 from tinyinfer.errors import EPFail
 from tinyinfer.runtime.plan import KernelSource, Launch, kernel_sources
@@ -27,6 +28,15 @@ _HEAD = re.compile(r"__kernel .*\bvoid (\w+)\(")
 
 class ProgramError(EPFail):
     """The driver's compiler refused a program; the message holds its log and the kernels' ONNX names."""
+
+
+@dataclass(frozen=True)
+class PrintedProgram:
+    """The source of a plan that was printed before, and what drivers built of it, by `program_digest`."""
+
+    text: str
+    options: Sequence[str] = LANGUAGE
+    binaries: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 def plan_sources(launches: Sequence[Launch]) -> list[KernelSource]:
@@ -50,18 +60,17 @@ def build_program(
     capabilities: Capabilities,
     launches: Sequence[Launch],
     cache: KernelCache | None,
-    text: str | None = None,
+    printed: PrintedProgram | None = None,
 ) -> Any:
-    """The program of all kernels of a plan, whose source is `text` where it was printed before. ProgramError
+    """The program of all kernels of a plan, as it was `printed` or built before where it was. ProgramError
     where the driver refuses it."""
     cl = opencl()
-    if text is None:
-        text = program_text([s.text() for s in plan_sources(launches)], capabilities.fp64)
-    device = context.devices[0]
-    options = capabilities.build_options()
+    if printed is None:
+        printed = PrintedProgram(program_text([s.text() for s in plan_sources(launches)], capabilities.fp64))
+    device, text = context.devices[0], printed.text
+    options = capabilities.build_options(printed.options)
     key = _key(device, options, text)
-    kept = cache.get(key) if cache is not None else None
-    if kept is not None:
+    for kept in _binaries(device, options, printed, cache, key):
         try:
             return _built(cl.Program(context, [device], [kept]), options)
         except cl.Error:
@@ -71,8 +80,37 @@ def build_program(
     except cl.RuntimeError as error:
         raise ProgramError(_explained(str(error), text, launches, capabilities)) from None
     if cache is not None:
-        cache.put(key, program.get_info(cl.program_info.BINARIES)[0])
+        cache.put(key, program_binary(program))
     return program
+
+
+def program_digest(device: pyopencl.Device, options: Sequence[str], text: str) -> bytes:
+    """What stands for a program as a device's driver builds it (docs/bundle.md, "Programs of drivers")."""
+    platform = device.platform.version
+    texts = [platform, device.name, device.version, device.driver_version, " ".join(options), text]
+    return hashlib.sha256(b"".join(part.encode() + b"\0" for part in texts)).digest()
+
+
+def program_binary(program: Any) -> bytes:
+    """A program as the driver built it; empty where the driver does not give it away."""
+    return program.get_info(opencl().program_info.BINARIES)[0]
+
+
+def _binaries(
+    device: pyopencl.Device,
+    options: Sequence[str],
+    printed: PrintedProgram,
+    cache: KernelCache | None,
+    key: str,
+) -> Iterator[bytes]:
+    """The program as it was built before: what came with it, then what was kept here."""
+    if printed.binaries:
+        given = printed.binaries.get(program_digest(device, options, printed.text))
+        if given is not None:
+            yield given
+    kept = cache.get(key) if cache is not None else None
+    if kept is not None:
+        yield kept
 
 
 def _built(program: Any, options: list[str]) -> Any:

@@ -569,7 +569,7 @@ typedef struct {
 static const struct { char kind[5]; bool per_target; byte least, most; u32 alignment; } kinds[] = { /* most 0: any */
     {"MANI", 0, 1, 1, 64}, {"PLAN", 1, 0, 0, 64}, {"CODE", 1, 0, 0, 16384}, {"WIDX", 0, 1, 1, 64},
     {"WGHT", 0, 1, 1, 16384}, {"GOLD", 0, 0, 1, 64}, {"PROV", 0, 0, 0, 64}, {"TUNE", 0, 0, 0, 64},
-    {"TRNG", 0, 0, 0, 64}, {"SIGN", 0, 0, 1, 64}};
+    {"TRNG", 0, 0, 0, 64}, {"CLBN", 1, 0, 0, 64}, {"SIGN", 0, 0, 1, 64}};
 enum { KINDS = sizeof kinds / sizeof *kinds };
 static u32 section_count(const byte *file) { return u32_at(file + 12); }
 static section section_at(const byte *file, u32 i) {

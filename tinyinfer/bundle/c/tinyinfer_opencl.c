@@ -97,6 +97,7 @@ typedef struct device {
   char title[300];
   char *name, *version, *extensions, *options;
   u64 features;
+  u32 group; /* of the target's sections */
   table more[3]; /* work sizes, programs, images */
   handle arena, *tensors, *images, *kernels; /* kernels: one a launch, with its own arguments */
   place *values, *slots;            /* slots: where the moving places of loops are */
@@ -258,7 +259,7 @@ static bool suits(const voice *v, const char *target, const device *d, const sec
   return true;
 }
 /* The first target that is best for the device, else the first that it can run. */
-static bool choose_opencl_target(const voice *v, ti_model *m, const device *d, const char *wanted, section *chosen) {
+static bool choose_opencl_target(const voice *v, ti_model *m, device *d, const char *wanted, section *chosen) {
   char reasons[240] = "it holds none", why[200], name[sizeof m->target];
   size_t used = 0;
   bool found = false, best = false;
@@ -275,7 +276,7 @@ static bool choose_opencl_target(const voice *v, ti_model *m, const device *d, c
       best = false;
     } else if (!found || best) {
       memcpy(m->target, name, sizeof name);
-      *chosen = plan, found = true;
+      *chosen = plan, d->group = plan.group, found = true;
     }
   }
   return found || fail(v, TI_ERROR_TARGET, "no target for %.120s: %s", d->title, reasons);
@@ -344,18 +345,43 @@ static bool check_images(const voice *v, const ti_model *m, const device *d) {
 }
 
 /* ---- The program ---- */
-/* What a driver builds of the same source and options is the same. A cache file holds this digest, that of the binary,
- * and the binary. */
-static void program_digest(const ti_model *m, const device *d, byte digest[32]) {
-  char text[700] = {0};
-  byte both[64];
+/* "Programs of drivers" of docs/bundle.md: what a driver builds of the same source and options is the same. False where
+ * the driver does not say who it is. A cache file holds this digest, that of the binary, and the binary. */
+static bool program_digest(const ti_model *m, const device *d, byte digest[32]) {
   char *platform = text_of(d->cl.GetPlatformInfo, d->platform, PLATFORM_VERSION);
-  (void)snprintf(text, sizeof text, "%.300s\n%.100s\n%.100s\n%.150s", d->title, platform != NULL ? platform : "",
-                 d->version != NULL ? d->version : "", d->options);
-  sha256(NULL, 0, m->code, (size_t)m->code_size, both);
-  sha256(NULL, 0, (const byte *)text, sizeof text, both + 32);
-  sha256(NULL, 0, both, sizeof both, digest);
-  free(platform);
+  char *driver = text_of(d->cl.GetDeviceInfo, d->id, DRIVER_VERSION);
+  const char *texts[] = {platform, d->name, d->version, driver, d->options};
+  size_t size = (size_t)m->code_size + 1, used = 0;
+  bool known = true;
+  for (unsigned i = 0; i < 5; i++) known = known && texts[i] != NULL;
+  for (unsigned i = 0; known && i < 5; i++) size += strlen(texts[i]) + 1;
+  byte *all = known ? make(size, 1) : NULL;
+  for (unsigned i = 0; all != NULL && i < 5; used += strlen(texts[i++]) + 1)
+    memcpy(all + used, texts[i], strlen(texts[i]) + 1);
+  if (all != NULL) memcpy(all + used, m->code, (size_t)m->code_size), sha256(NULL, 0, all, size, digest);
+  known = all != NULL;
+  free(platform), free(driver), free(all);
+  return known;
+}
+/* A program of what a driver built before, or NULL where it does not take it. */
+static handle program_of(const device *d, const byte *binary, size_t length) {
+  answer status, code;
+  handle program = d->cl.CreateProgramWithBinary(d->context, 1, &d->id, &length, &binary, &status, &code);
+  bool built = code == 0 && d->cl.BuildProgram(program, 1, &d->id, d->options, NULL, NULL) == 0;
+  if (code == 0 && !built) (void)d->cl.ReleaseProgram(program);
+  return built ? program : NULL;
+}
+/* The program that the bundle holds for this device and driver, or NULL: there always is the source. */
+static handle held_program(const ti_model *m, const device *d, const byte digest[32]) {
+  section s;
+  if (!find_section(m->file, "CLBN", d->group, &s) || s.at == NULL || s.size < 16) return NULL;
+  for (u64 i = 0; i < u32_at(s.at) && inside(16 + 48 * i, 48, s.size); i++) {
+    const byte *p = s.at + 16 + 48 * i;
+    u64 offset = u64_at(p + 32), size = u64_at(p + 40);
+    bool right = memcmp(p, digest, 32) == 0 && size != 0 && inside(offset, size, s.size);
+    if (right) return program_of(d, s.at + offset, (size_t)size);
+  }
+  return NULL;
 }
 /* The program of a cache file, or NULL: any damage only costs a new build. */
 static handle cached_program(const device *d, const char *path, const byte digest[32]) {
@@ -366,15 +392,7 @@ static handle cached_program(const device *d, const char *path, const byte diges
   bool good = size > 64 && fseek(file, 0, SEEK_SET) == 0 && (bytes = make((size_t)size, 1)) != NULL &&
               fread(bytes, 1, (size_t)size, file) == (size_t)size && memcmp(bytes, digest, 32) == 0 &&
               sha256_is(bytes + 64, (size_t)size - 64, bytes + 32);
-  if (good) {
-    const byte *binary = bytes + 64;
-    size_t length = (size_t)size - 64;
-    answer status, code;
-    program = d->cl.CreateProgramWithBinary(d->context, 1, &d->id, &length, &binary, &status, &code);
-    bool built = code == 0 && d->cl.BuildProgram(program, 1, &d->id, d->options, NULL, NULL) == 0;
-    if (code == 0 && !built) (void)d->cl.ReleaseProgram(program);
-    if (!built) program = NULL;
-  }
+  if (good) program = program_of(d, bytes + 64, (size_t)size - 64);
   if (file != NULL) (void)fclose(file);
   free(bytes);
   return program;
@@ -421,10 +439,9 @@ static bool build_program(const voice *v, const ti_model *m, device *d, const ti
   free(stated);
   NO_MEMORY(d->options == NULL, "the program");
   byte digest[32];
-  if (opencl->cache != NULL) {
-    program_digest(m, d, digest);
-    if ((d->program = cached_program(d, opencl->cache, digest)) != NULL) return true;
-  }
+  bool known = program_digest(m, d, digest);
+  if (known && (d->program = held_program(m, d, digest)) != NULL) return true;
+  if (known && opencl->cache != NULL && (d->program = cached_program(d, opencl->cache, digest)) != NULL) return true;
   const char *source = (const char *)m->code;
   size_t size = (size_t)m->code_size;
   answer code;
@@ -432,7 +449,7 @@ static bool build_program(const voice *v, const ti_model *m, device *d, const ti
   ANSWERED(code, "a program");
   code = d->cl.BuildProgram(d->program, 1, &d->id, d->options, NULL, NULL);
   if (code != 0) return refused_program(v, d, code, opencl);
-  if (opencl->cache != NULL) keep_program(d, opencl->cache, digest);
+  if (known && opencl->cache != NULL) keep_program(d, opencl->cache, digest);
   return true;
 }
 static bool make_kernels(const voice *v, const ti_model *m, device *d) {
