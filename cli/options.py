@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ class SessionChoice:
 
     model: str
     devices: tuple[str, ...] = ()
+    device_options: tuple[str, ...] = ()
     shapes: tuple[str, ...] = ()
     threads: int = 0
     unfused: bool = False
@@ -64,9 +65,11 @@ class SessionChoice:
         from tinyinfer.runtime.session import InferenceSession
 
         names = list(self.devices if devices is None else devices)
+        options = self.parsed_options(names)
         if is_bundle(self.model):
             try:
-                return InferenceSession(self.model, self.options(), names, limits=self.limits())
+                chosen = [(name, options) for name in names]
+                return InferenceSession(self.model, self.options(), chosen, limits=self.limits())
             except ValueError as error:
                 if isinstance(error, TinyInferError):
                     raise
@@ -76,7 +79,26 @@ class SessionChoice:
                 names = [first_available(names).name]
             except ValueError as error:
                 raise BadInput(str(error)) from None
-        return InferenceSession(self.model, self.options(), providers=names or None, limits=self.limits())
+        given = [(name, options) for name in names] or None
+        return InferenceSession(self.model, self.options(), providers=given, limits=self.limits())
+
+    def parsed_options(self, devices: Sequence[str]) -> dict[str, str]:
+        """--device-option as a dict; BadInput where it is none, or none of the devices has options."""
+        from tinyinfer.backends.registry import is_known, takes_options
+
+        options: dict[str, str] = {}
+        for text in self.device_options:
+            name, equals, value = text.partition("=")
+            if not name or not equals:
+                raise BadInput(f"--device-option {text!r}: expected NAME=VALUE, for example priority=low")
+            options[name] = value
+        try:
+            taken = any(is_known(name) and takes_options(name) for name in devices)
+        except ValueError as error:
+            raise BadInput(str(error)) from None
+        if options and not taken:
+            raise BadInput("--device-option: no device that was named with --device has options; QCOM has")
+        return options
 
     def limits(self) -> Limits:
         """The limits on the model; BadInput for a --max-memory that is no size."""
@@ -157,6 +179,14 @@ session_options = _packed(
         help="Device to run on; repeat it to name others to take where it is absent.",
     ),
     click.option(
+        "--device-option",
+        "device_options",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Option of the device (repeatable). QCOM: performance and priority are high, normal, low or"
+        " default, recording is on or off.",
+    ),
+    click.option(
         "--shape",
         "shapes",
         multiple=True,
@@ -178,7 +208,7 @@ session_options = _packed(
         help="Most memory of the compiled model (512M, 4G) [default: the machine's].",
     ),
 )
-"""MODEL --device --shape --threads --unfused --max-memory, as the argument `choice`."""
+"""MODEL --device --device-option --shape --threads --unfused --max-memory, as the argument `choice`."""
 
 input_options = _packed(
     "inputs",

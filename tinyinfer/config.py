@@ -12,6 +12,7 @@ from tinyinfer.kernels.tuning import Tuning
 DEBUG_VARIABLE = "DEBUG"
 VERIFY_VARIABLE = "TINYINFER_VERIFY"
 CACHE_VARIABLE = "TINYINFER_CACHE"
+OPENCL_VARIABLE = "OCL_ICD_VENDORS"
 MESA_VARIABLE = "TINYINFER_MESA"
 
 
@@ -57,6 +58,13 @@ def mesa_tree() -> Path | None:
     """
     chosen = os.environ.get(MESA_VARIABLE)
     return Path(chosen) if chosen else None
+
+
+def offer_opencl_library(path: str) -> None:
+    """Name a driver's library to OpenCL's loader, which reads this variable when it first looks for drivers.
+    A choice of the user's stays.
+    """
+    os.environ.setdefault(OPENCL_VARIABLE, path)
 
 
 def child_environment(**changes: str) -> dict[str, str]:

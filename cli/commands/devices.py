@@ -19,6 +19,7 @@ def command(as_json: bool, verbose: int) -> None:
 
     reasons = {name: registry.unavailable_reason(name) for name in registry.device_names()}
     found = {name: registry.found_devices(name) if reason is None else [] for name, reason in reasons.items()}
+    extensions = {name: registry.device_extensions(name) for name in reasons}
     default = registry.get_device()
     if as_json:
         print_json(
@@ -29,6 +30,10 @@ def command(as_json: bool, verbose: int) -> None:
                     "reason": reason,
                     "default": name == default,
                     "found": found[name],
+                    "extensions": [
+                        {"name": extension, "present": there, "use": use}
+                        for extension, there, use in extensions[name]
+                    ],
                 }
                 for name, reason in reasons.items()
             ]
@@ -39,4 +44,6 @@ def command(as_json: bool, verbose: int) -> None:
         title = name + (" (default)" if name == default else "")
         rows.append((title, "yes" if reason is None else "no", reason or ", ".join(found[name][:1])))
         rows += [("", "", other) for other in found[name][1:]]
+        for extension, there, use in extensions[name]:
+            rows.append(("", "", f"{extension}: {use if there else 'not there'}"))
     click.echo(table(rows, ("device", "usable", "which, or why not")))

@@ -177,6 +177,28 @@ def test_devices():
     assert all(entry.startswith(f"opencl:{i} ") for i, entry in enumerate(opencl["found"]))
 
 
+def test_devices_without_an_adreno_say_what_is_missing():
+    qcom = next(entry for entry in call_json("devices") if entry["name"] == "QCOM")
+    if qcom["available"]:
+        assert all(set(found) == {"name", "present", "use"} for found in qcom["extensions"])
+        return
+    assert qcom["extensions"] == [] and "/dev/kgsl-3d0" in qcom["reason"]
+    assert "libOpenCL" in qcom["reason"] or "here, but no OpenCL loader takes it" in qcom["reason"]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["priority=low"], "no device that was named with --device has options; QCOM has"),
+        (["priority=low", "--device", "CPU"], "no device that was named"),
+        (["priority", "--device", "QCOM"], "'priority': expected NAME=VALUE"),
+        (["priority=low", "--device", "qcom:a1"], "unknown Adreno GPU 'A1'"),
+    ],
+)
+def test_options_of_devices(model, words, message):
+    assert message in call("run", model, "--device-option", *words, code=2).stderr
+
+
 def test_the_cache_can_be_shown_and_cleared(model, tmp_path, monkeypatch):
     monkeypatch.setenv("TINYINFER_CACHE", str(tmp_path / "cache"))
     assert call_json("cache", "info")["entries"] == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tinyinfer.backends.base import Device
 
@@ -48,6 +49,25 @@ def found_devices(name: str) -> list[str]:
     return found() if found is not None else []
 
 
+def device_extensions(name: str) -> list[tuple[str, bool, str]]:
+    """Of each extension of a vendor's driver that is known: its name, whether this machine's device has it,
+    and what for. Empty for devices without."""
+    extensions = getattr(_load(name), "extensions", None)
+    return extensions() if extensions is not None else []
+
+
+def configured(device: Device, options: Mapping[str, Any]) -> Device:
+    """A device with the options that came with its name. Devices that have no options take any and pass them
+    over, as onnxruntime's names bring some along; others raise InvalidArgument for those that they lack."""
+    make = getattr(device, "with_options", None)
+    return make(options) if make is not None and options else device
+
+
+def takes_options(name: str) -> bool:
+    """Whether the device of that name has options."""
+    return hasattr(_load(canonical_name(name)), "with_options")
+
+
 def canonical_name(name: str) -> str:
     """A device's own name: upper case, and onnxruntime's "CPUExecutionProvider" is "CPU". What chooses among
     several stands after a colon."""
@@ -60,7 +80,7 @@ def find_device(name: str) -> Device:
     cannot be.
     """
     wanted = canonical_name(name)
-    if not _is_known(wanted):
+    if not is_known(wanted):
         raise ValueError(f"unknown device {name!r}; available here: {', '.join(available_devices())}")
     reason = unavailable_reason(wanted)
     if reason is not None:
@@ -82,7 +102,7 @@ def first_available(names: Sequence[str]) -> Device:
         try:
             return find_device(name)
         except ValueError as error:
-            if not _is_known(canonical_name(name)) and not name.endswith(_SUFFIX):
+            if not is_known(canonical_name(name)) and not name.endswith(_SUFFIX):
                 raise
             problems.append(error)
     if len(problems) == 1:
@@ -107,7 +127,9 @@ def get_device() -> str:
     return next((name for name in _DEVICES if unavailable_reason(name) is None), "CPU")
 
 
-def _is_known(name: str) -> bool:
+def is_known(name: str) -> bool:
+    """Whether this version has code for the device of that name."""
+    name = canonical_name(name)
     kind, colon, _ = name.partition(":")
     return kind in _DEVICES and (not colon or kind in _SELECTABLE)
 

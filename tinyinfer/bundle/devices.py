@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from tinyinfer.ir.node import Graph
 
 if TYPE_CHECKING:
     import pyopencl
+
+    from tinyinfer.backends.qcom.options import QcomOptions
+    from tinyinfer.backends.qcom.vendor import QcomVendor
 
 
 class NoTarget(NotImplemented):
@@ -139,8 +143,9 @@ class OpenclTargetDevice(BundleDevice):
         binaries = read_programs(container.data(programs)) if programs is not None else {}
         text = self._source(container.label, code)
         printed = PrintedProgram(text, _program(section).options.split(), binaries)
-        cache = KernelCache(cache_directory())
-        return OpenclExecutable(section.plan, context_of(self.device), self.capabilities, cache, printed)
+        cache, vendor = KernelCache(cache_directory()), self._vendor()
+        context = vendor.context if vendor is not None else context_of(self.device)
+        return OpenclExecutable(section.plan, context, self.capabilities, cache, printed, vendor)
 
     def built_program(
         self, executable: Executable, section: PlanSection, code: np.ndarray
@@ -160,6 +165,30 @@ class OpenclTargetDevice(BundleDevice):
         except UnicodeDecodeError:
             raise InvalidBundle(f"{label}: the program of {self.entry.name} is no ASCII text") from None
 
+    def _vendor(self) -> QcomVendor | None:
+        """The device's extensions, where it is used as its vendor's."""
+        return None
+
+
+class QcomTargetDevice(OpenclTargetDevice):
+    """The same with the extensions of Qualcomm's driver."""
+
+    _options: QcomOptions | None = None
+
+    def with_options(self, given: Mapping[str, Any]) -> QcomTargetDevice:
+        """This device with options of `QcomOptions`; InvalidArgument for others."""
+        from tinyinfer.backends.qcom.options import QcomOptions
+
+        changed = copy(self)
+        changed._options = QcomOptions.of(given)
+        return changed
+
+    def _vendor(self) -> QcomVendor | None:
+        from tinyinfer.backends.qcom.options import QcomOptions
+        from tinyinfer.backends.qcom.vendor import QcomVendor
+
+        return QcomVendor(self.device, self._options or QcomOptions())
+
 
 def choose_device(container: Container, names: Sequence[str], target: str = "") -> BundleDevice:
     """The first device of `names` that can run a target (the one called `target`); without names, the CPU.
@@ -177,7 +206,8 @@ def choose_device(container: Container, names: Sequence[str], target: str = "") 
             if kind in ("OPENCL", "QCOM"):
                 reason = unavailable_reason(wanted)
                 if reason is None:
-                    return OpenclTargetDevice(container, wanted, target)
+                    make = QcomTargetDevice if kind == "QCOM" else OpenclTargetDevice
+                    return make(container, wanted, target)
                 problems.append(ValueError(f"device {wanted} cannot be used: {reason}"))
             elif kind in device_names() or name.endswith("ExecutionProvider"):
                 problems.append(ValueError(f"{name}: bundles run on the CPU and on OPENCL devices"))

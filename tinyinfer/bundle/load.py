@@ -119,6 +119,7 @@ class BundleModel:
         assert isinstance(device, BundleDevice)  # `device` made it
         if (device.name, device.entry) != (self._device.name, self._device.entry):
             self._take(device)
+        self._device = device
         executable = self.executable(options.intra_op_num_threads)
         logger.info("%s loaded, target %s", title, self.target)
         return BundleProgram(executable)

@@ -16,7 +16,7 @@ import numpy as np
 
 from tinyinfer import errors
 from tinyinfer.backends.base import Device, Executable, LaunchTime
-from tinyinfer.backends.registry import canonical_name
+from tinyinfer.backends.registry import canonical_name, configured
 from tinyinfer.bundle.recognise import is_bundle
 from tinyinfer.ir.node import Graph
 from tinyinfer.runtime.defaults import session_logger
@@ -214,19 +214,23 @@ class InferenceSession:
         __init__.
         """
         names, given = _named_devices(providers, provider_options)
-        self._model.device(names)  # says what is wrong while the old one still runs
+        self._chosen(names, given)  # says what is wrong while the old one still runs
         self._close()
         self._use_device(names, given)
 
     def _use_device(self, names: list[str], given: list[dict]) -> None:
-        self._device = self._model.device(names)
-        self._device_options = next(
-            (options for name, options in zip(names, given) if canonical_name(name) == self._device.name), {}
-        )
+        self._device, self._device_options = self._chosen(names, given)
         self._recent = None
         self._program = self._model.program(self._device, self._options, self._title, self._logger)
         self._close = weakref.finalize(self, self._program.close)
         self._compile_early()
+
+    def _chosen(self, names: list[str], given: list[dict]) -> tuple[Device, dict]:
+        """The device, and the options that came with its name."""
+        device = self._model.device(names)
+        named = zip(names, given)
+        options = next((options for name, options in named if canonical_name(name) == device.name), {})
+        return configured(device, options), options
 
     def _compile_early(self) -> None:
         if self._options.input_shapes:

@@ -13,8 +13,7 @@ from tinyinfer.backends.opencl.device import OpenclDevice
 from tinyinfer.backends.qcom.capabilities import find_gpu
 from tinyinfer.backends.qcom.ir3 import Ir3Compiler, find_compiler
 
-TESTS = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TESTS / "kernels"), str(TESTS / "backends" / "opencl")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "kernels"))
 
 
 @pytest.fixture(scope="session")

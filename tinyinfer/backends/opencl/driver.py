@@ -20,7 +20,7 @@ _HANDLE_BYTES = ctypes.c_size_t(ctypes.sizeof(ctypes.c_void_p))
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """What has OpenCL's functions: the library that pyopencl's own extension is linked with, whose handles
     these are. Looking a name up in the extension finds those of its library, but on Windows."""
     return ctypes.CDLL("OpenCL.dll" if os.name == "nt" else opencl()._cl.__file__)
@@ -38,8 +38,8 @@ class Kernel:
         self._handle = ctypes.c_void_p(self.kernel.int_ptr)
         sizes = ctypes.c_size_t * 3
         self._sizes = (sizes(*total), sizes(*group))
-        self._set: Callable[..., int] = _library().clSetKernelArg
-        self._launch: Callable[..., int] = _library().clEnqueueNDRangeKernel
+        self._set: Callable[..., int] = library().clSetKernelArg
+        self._launch: Callable[..., int] = library().clEnqueueNDRangeKernel
         self._offset = ctypes.c_uint64()
 
     def set_memory(self, number: int, memory: Any) -> None:

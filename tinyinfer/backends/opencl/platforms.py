@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from glob import glob
 from typing import TYPE_CHECKING, Any
+
+from tinyinfer.config import offer_opencl_library
 
 if TYPE_CHECKING:
     import pyopencl
@@ -12,6 +16,18 @@ NO_PLATFORM = (
     "there is no OpenCL platform: install the driver of the GPU, or PoCL for the processor "
     "(Debian, Ubuntu: apt-get install pocl-opencl-icd)"
 )
+
+_LISTED = "/etc/OpenCL/vendors/*.icd"
+
+_VENDOR_LIBRARIES = (
+    "/vendor/lib64/libOpenCL_adreno.so",
+    "/vendor/lib64/libOpenCL.so",
+    "/system/vendor/lib64/libOpenCL.so",
+    "/usr/lib/libOpenCL_adreno.so.1",
+    "/usr/lib/aarch64-linux-gnu/libOpenCL_adreno.so.1",
+    "/usr/lib/libOpenCL_adreno.so",
+)
+"""Where phones and boards have the library of their GPU's driver."""
 
 
 class NoOpencl(Exception):
@@ -28,9 +44,17 @@ def opencl() -> Any:
     return pyopencl
 
 
+def vendor_libraries() -> list[str]:
+    """Libraries of drivers that are installed where loaders of OpenCL do not look by themselves."""
+    return [path for path in _VENDOR_LIBRARIES if os.path.exists(path)]
+
+
 def list_devices() -> list[pyopencl.Device]:
     """Every OpenCL device, in the order of their numbers: GPUs first. NoOpencl where there is none."""
     cl = opencl()
+    libraries = vendor_libraries()
+    if libraries and not glob(_LISTED):
+        offer_opencl_library(libraries[0])
     try:
         platforms = cl.get_platforms()
     except cl.Error as error:

@@ -6,14 +6,16 @@ on any machine, and runs only where it is one of this machine's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tinyinfer.backends.base import Executable
 from tinyinfer.backends.opencl.capabilities import capabilities_of
-from tinyinfer.backends.opencl.device import context_of
 from tinyinfer.backends.opencl.platforms import NoOpencl, describe, list_devices
 from tinyinfer.backends.opencl.target import plan_for
 from tinyinfer.backends.qcom.capabilities import ADRENO_GPUS, AdrenoGpu, find_gpu
+from tinyinfer.backends.qcom.options import QcomOptions
+from tinyinfer.backends.qcom.presence import missing_parts, without_adreno
 from tinyinfer.backends.qcom.target import QcomTarget, qcom_target
 from tinyinfer.config import CompileOptions
 from tinyinfer.errors import EPFail
@@ -26,11 +28,6 @@ if TYPE_CHECKING:
 DEFAULT_GPU = "a630"
 """What is planned for where neither the user nor the machine names a GPU."""
 
-NO_ADRENO = (
-    "no OpenCL device of this machine is a Qualcomm Adreno GPU: on a Snapdragon device the vendor's "
-    "libOpenCL.so must be installed and listed in /etc/OpenCL/vendors"
-)
-
 
 class QcomDevice:
     """One Adreno GPU: the one that `selector` names ("a630", "630"), or the first of this machine.
@@ -38,10 +35,14 @@ class QcomDevice:
     `storage` is the type of elements in images; sums are float32. ValueError for an unknown GPU.
     """
 
-    def __init__(self, selector: str = "", storage: str = "float16"):
-        self.selector, self.storage = selector, storage
+    def __init__(self, selector: str = "", storage: str = "float16", options: QcomOptions = QcomOptions()):
+        self.selector, self.storage, self.options = selector, storage, options
         self.name = f"QCOM:{selector}" if selector else "QCOM"
         self._wanted = find_gpu(selector) if selector else None
+
+    def with_options(self, given: Mapping[str, Any]) -> QcomDevice:
+        """This device with options of `QcomOptions`; InvalidArgument for others."""
+        return QcomDevice(self.selector, self.storage, QcomOptions.of(given))
 
     def available(self) -> str | None:
         """None if such a GPU is here, else what is missing and how to install it."""
@@ -57,6 +58,17 @@ class QcomDevice:
             return [f"qcom:{gpu.name} {describe(device)}" for device, gpu in _adrenos()]
         except NoOpencl:
             return []
+
+    def extensions(self) -> list[tuple[str, bool, str]]:
+        """Of each extension of the driver that is known here its name, whether this machine's GPU has it, and
+        what it is used for; empty where there is no such GPU."""
+        from tinyinfer.backends.qcom.extensions import USES, extensions_of
+
+        try:
+            there = extensions_of(self.opencl_device()[0])
+        except NoOpencl:
+            return []
+        return [(name, name in there, use) for name, use in USES.items()]
 
     @property
     def gpu(self) -> AdrenoGpu:
@@ -81,6 +93,7 @@ class QcomDevice:
         """Optimise, plan and compile `graph`; `threads` means nothing here. EPFail where no such GPU is."""
         from tinyinfer.backends.cpu.cache import KernelCache
         from tinyinfer.backends.opencl.executable import OpenclExecutable
+        from tinyinfer.backends.qcom.vendor import QcomVendor
         from tinyinfer.config import cache_directory
 
         try:
@@ -88,18 +101,22 @@ class QcomDevice:
         except NoOpencl as error:
             raise EPFail(str(error)) from None
         plan, capabilities = self.plan(graph, options), capabilities_of(device)
-        return OpenclExecutable(plan, context_of(device), capabilities, KernelCache(cache_directory()))
+        vendor, cache = QcomVendor(device, self.options), KernelCache(cache_directory())
+        return OpenclExecutable(plan, vendor.context, capabilities, cache, vendor=vendor)
 
     def opencl_device(self) -> tuple[pyopencl.Device, AdrenoGpu]:
         """The OpenCL device; NoOpencl where there is none."""
-        found = _adrenos()
+        try:
+            found = _adrenos()
+            if not found:
+                raise NoOpencl(without_adreno([describe(device) for device in list_devices()]))
+        except NoOpencl as error:
+            raise NoOpencl(f"{error}; {missing_parts()}") from None
         for device, gpu in found:
             if self._wanted in (None, gpu):
                 return device, gpu
-        if found:
-            here = "; ".join(describe(device) for device, _ in found)
-            raise NoOpencl(f"this machine's GPU is not the {self.selector} that was asked for: {here}")
-        raise NoOpencl(NO_ADRENO)
+        here = "; ".join(describe(device) for device, _ in found)
+        raise NoOpencl(f"this machine's GPU is not the {self.selector} that was asked for: {here}")
 
 
 def _adrenos() -> list[tuple[pyopencl.Device, AdrenoGpu]]:
