@@ -56,7 +56,7 @@ def halves_lines(report: BuildReport) -> list[str]:
                 f"  {name}, on {devices[name]}: {worst.name} differs by {worst.relative:.1%}, {allowed}"
             )
         else:
-            lines.append(f"  {name}: not run, no OpenCL device is here; {worst.name}: {allowed}")
+            lines.append(f"  {name}: not run, no device here can; {worst.name}: {allowed}")
     return lines
 
 

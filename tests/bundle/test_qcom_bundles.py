@@ -46,6 +46,8 @@ def test_golden_vectors_on_another_device_that_is_asked_for(bundle: Path):
         assert report.passed and report.target == target
         assert report.outputs[0].worst > 0  # halves were stored
     exact = verify_bundle(bundle)
+    other = Container.open(bundle).all("PLAN")[-1].name
+    assert verify_bundle(bundle, target=other).target == other
     assert exact.outputs[0].absolute * 5 < report.outputs[0].absolute
     plain = verify_bundle(bundle, devices=["OPENCL"])
     assert plain.target == "opencl" and plain.outputs[0].absolute == exact.outputs[0].absolute
@@ -115,6 +117,7 @@ def test_what_a_target_says(bundle: Path):
     assert "images" in target["features"] and not target["chosen"]
     manifest = next(t for t in facts["manifest"]["targets"] if t["name"] == "qcom:a660")
     assert manifest["cpu"] == "a660" and "check" not in manifest
+    assert "in halves" in facts["manifest"]["numerics"]
     container = Container.open(bundle)
     entry = next(e for e in container.all("PLAN") if e.name == "qcom:a660")
     program = read_program(container.data(entry), "PLAN")

@@ -9,6 +9,8 @@ from small_models import channel_means
 
 from cli.main import main
 from tinyinfer import config
+from tinyinfer.bundle import kernel_check
+from tinyinfer.errors import EPFail
 
 NO_TREE = pytest.mark.skipif(config.mesa_tree() is None, reason="no Mesa tree (TINYINFER_MESA)")
 
@@ -70,6 +72,24 @@ def test_each_kernel_has_a_line_with_its_onnx_names():
     assert all(k["waves"] > 0 and k["instructions"] > 0 for k in kernels)
     assert any(k["computes"] for k in kernels)
     assert "kernels compile for a740 (mesa" in CliRunner().invoke(main, ["inspect", "picture.tinf"]).stdout
+
+
+def test_a_kernel_that_does_not_compile_is_an_error(folder, monkeypatch):
+    class Compiler:
+        version = "none"
+
+        def close(self):
+            pass
+
+    def refuse(plan, gpu):
+        raise EPFail(f"kernel of mean does not compile for {gpu.name}:\nthe log")
+
+    monkeypatch.setattr(kernel_check, "find_compiler", lambda gpu: (Compiler(), ""))
+    monkeypatch.setattr(kernel_check, "compile_check", refuse)
+    for emit in ("bundle", "opencl"):
+        result = call("--device", "qcom:a630", "--emit", emit)
+        assert result.exit_code == 2 and "mean does not compile for a630" in result.stderr
+    assert [path.name for path in folder.iterdir()] == ["picture.onnx"]
 
 
 @pytest.mark.parametrize(

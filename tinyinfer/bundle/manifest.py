@@ -27,6 +27,11 @@ OPENCL_NUMERICS = (
 )
 
 
+HALVES_NUMERICS = (
+    " Targets for Adreno GPUs store values in halves between kernels, and have tolerances of their own."
+)
+
+
 @dataclass
 class TargetReport:
     """A target of a bundle; sizes in bytes. `peak_bytes` are weights in memory and arena."""
@@ -85,12 +90,15 @@ def make_manifest(
         ],
         "targets": [_target(n, *pair) for n, pair in enumerate(targets, 1)],
         "options": dict(options),
-        "numerics": NUMERICS + (OPENCL_NUMERICS if _has_opencl(targets) else ""),
+        "numerics": _numerics([target for target, _ in targets]),
     }
 
 
-def _has_opencl(targets: Sequence[tuple[Target, TargetReport]]) -> bool:
-    return any(target.architecture == "opencl" for target, _ in targets)
+def _numerics(targets: Sequence[Target]) -> str:
+    """What is promised of the results."""
+    opencl = any(target.architecture == "opencl" for target in targets)
+    halves = any(getattr(target, "storage", "") == "float16" for target in targets)
+    return NUMERICS + (OPENCL_NUMERICS if opencl else "") + (HALVES_NUMERICS if halves else "")
 
 
 def _model(source: Source) -> dict[str, Any]:

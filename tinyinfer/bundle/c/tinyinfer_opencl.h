@@ -26,9 +26,10 @@ typedef struct {
   void *user;
 } ti_opencl_options;
 
-/* As ti_open and ti_open_memory, for the first OpenCL target that the device can run. `options`, `opencl` and `error`
- * may be NULL. TI_ERROR_TARGET where there is no OpenCL library, no such device or no target for it; TI_ERROR_DEVICE,
- * then and in runs, for what the driver refuses. */
+/* As ti_open and ti_open_memory, for the OpenCL target that is best for the device, else the first that it can run. The
+ * target that `options` name, and it alone, may run on devices of another kind. `options`, `opencl` and `error` may be
+ * NULL. TI_ERROR_TARGET where there is no OpenCL library, no such device or no target for it; TI_ERROR_DEVICE, then and
+ * in runs, for what the driver refuses. */
 TI_API ti_model *ti_opencl_open(const char *path, const ti_options *options, const ti_opencl_options *opencl,
                                 ti_error *error);
 TI_API ti_model *ti_opencl_open_memory(const void *bytes, size_t size, const ti_options *options,
