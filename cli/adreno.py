@@ -53,7 +53,7 @@ def halves_lines(report: BuildReport) -> list[str]:
         allowed = f"{worst.allowed / worst.scale:.1%} of its range allowed"
         if devices[name]:
             lines.append(
-                f"  {name}, on {devices[name]}: {worst.name} differs by {worst.relative:.1%}, {allowed}"
+                f"  {name}, on {devices[name]}: {worst.name} differs by {worst.relative:.2%}, {allowed}"
             )
         else:
             lines.append(f"  {name}: not run, no device here can; {worst.name}: {allowed}")
