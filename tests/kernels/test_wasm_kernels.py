@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compiled import assert_close, graph_of, plan_of
+from device_cases import casts, operations
 from loop_graphs import counted, recurrent
 from random_graphs import DTYPES, GENERATORS, case
-from test_against_oracle import OPS, special_values
 from wasm_tools import WASM32, Cases, bundle_of, outputs_of
 
 from tinyinfer.backends.cpu.compile import assembly
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.node import Graph
-from tinyinfer.ir.ops import ELEMENTWISE
 from tinyinfer.ir.oracle import evaluate
 from tinyinfer.ir.passes import optimize
 
@@ -57,24 +56,8 @@ def test_random_graphs(name: str, tmp_path: Path):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_elementwise_ops_on_special_values(dtype: str, tmp_path: Path):
-    special = special_values(dtype)
-    a, b = (v.ravel() for v in np.meshgrid(special, special, indexing="ij"))
-    x, y = (build.input_node(name, a.shape, dtype) for name in "ab")
-    condition = build.input_node("c", a.shape, "bool")
-    jobs: dict[str, Job] = {}
-    for op in (op for op, kind in OPS if kind == dtype):
-        feeds = {"a": a, "b": b, "c": np.arange(a.size) % 3 == 0}
-        if op in ("SIN", "COS"):
-            # argument reduction of numbers beyond 2^53 has no meaning left to agree on
-            feeds["a"] = np.where(np.abs(a) < 1e4, a, 1).astype(a.dtype)
-        if op in ("SHL", "SHR"):
-            feeds["b"] = (np.arange(a.size) % (8 * a.itemsize)).astype(a.dtype)
-        inputs = [condition, x, y] if op == "WHERE" else [x, y, x][: ELEMENTWISE[op].arity]
-        jobs[f"{op} of {dtype}"] = graph_of(elementwise(op, *inputs)), feeds, None, 1.0
-    targets = [target for target in DTYPES if target != dtype]
-    casts = graph_of(*(build.cast(build.input_node("a", a.shape, dtype), target) for target in targets))
-    jobs[f"casts of {dtype}"] = casts, {"a": a}, None, 1.0
-    check_all(jobs, tmp_path)
+    made = {"operations": operations(dtype), "casts": casts(dtype)}
+    check_all({n: (graph_of(*c.outputs), c.feeds, c.scale, c.factor) for n, c in made.items()}, tmp_path)
 
 
 ULP = 3.0

@@ -12,8 +12,9 @@ import numpy as np
 TESTS = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TESTS / "kernels"), str(TESTS / "backends" / "clike")]
 
+from device_cases import random_cases  # noqa: E402
 from opencl_runs import MODELS, check, executable  # noqa: E402
-from random_graphs import GENERATORS, case  # noqa: E402
+from random_graphs import GENERATORS  # noqa: E402
 
 from tinyinfer.backends.opencl.device import OpenclDevice  # noqa: E402
 from tinyinfer.backends.opencl.platforms import opencl  # noqa: E402
@@ -32,9 +33,8 @@ __kernel void race(__global float *out) {
 def graphs(first: int, count: int) -> None:
     """Random graphs, cut for this device and for others, against the oracle."""
     for name in GENERATORS:
-        for seed in range(first, first + count):
-            for model in MODELS.values():
-                check(case(name, seed), OpenclDevice(), model)
+        for model in MODELS.values():
+            check(random_cases(name, first, count), OpenclDevice(), model)
 
 
 def model(path: str, feeds: str) -> None:

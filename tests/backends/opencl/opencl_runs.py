@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 from compiled import assert_close, graph_of
-from random_graphs import Case
+from device_cases import Cases, joined
 
 from tinyinfer.backends.clike.item_printer import ItemPrinter
 from tinyinfer.backends.opencl.device import OpenclDevice
@@ -57,7 +59,27 @@ def run(
         made.close()
 
 
-def check(case: Case, device: OpenclDevice, model: GpuModel | None = None, fuse: bool = True) -> None:
-    got = run(graph_of(*case.outputs), case.feeds, device, model, fuse)
-    for a, b in zip(got, evaluate(case.outputs, case.feeds), strict=True):
-        assert_close(a, b, case.scale, case.factor)
+def check(cases: Cases, device: OpenclDevice, model: GpuModel | None = None, fuse: bool = True) -> None:
+    """Run the cases as one program and compare each with the oracle."""
+    program = joined(list(cases.values()))
+    results = iter(run(graph_of(*program.outputs), program.feeds, device, model, fuse))
+    for name, case in cases.items():
+        for number, wanted in enumerate(evaluate(case.outputs, case.feeds)):
+            try:
+                assert_close(next(results), wanted, case.scale, case.factor)
+            except AssertionError as error:
+                raise AssertionError(f"{name}, output {number}: {error}") from None
+
+
+@contextmanager
+def quick_builds() -> Iterator[None]:
+    """Programs that the driver does not optimise: a third of the time to build them, and the same source."""
+    before = os.environ.get("PYOPENCL_BUILD_OPTIONS")
+    os.environ["PYOPENCL_BUILD_OPTIONS"] = f"{before or ''} -cl-opt-disable"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYOPENCL_BUILD_OPTIONS"]
+        else:
+            os.environ["PYOPENCL_BUILD_OPTIONS"] = before

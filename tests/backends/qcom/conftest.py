@@ -13,7 +13,8 @@ from tinyinfer.backends.opencl.device import OpenclDevice
 from tinyinfer.backends.qcom.capabilities import find_gpu
 from tinyinfer.backends.qcom.ir3 import Ir3Compiler, find_compiler
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "kernels"))
+TESTS = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TESTS / "kernels"), str(TESTS / "backends" / "opencl")]
 
 
 @pytest.fixture(scope="session")

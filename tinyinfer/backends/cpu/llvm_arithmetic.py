@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from tinyinfer.backends.cpu.llvm_writer import LLVM_TYPES, Value, Writer, is_float, is_signed, literal
+from tinyinfer.ir.dtypes import numpy_dtype
 from tinyinfer.kernels.expression import LOOSE, Expr
 
 FLOAT_BINARY = {"ADD": "fadd", "SUB": "fsub", "MUL": "fmul", "DIV": "fdiv"}
@@ -163,12 +164,25 @@ def _integer(w: Writer, op: str, args: list[Value], typed: list[str], kind: str,
         product = w.emit(f"mul {typed[0]}, {args[1].text}")
         return w.emit(f"add {kind} {product}, {args[2].text}")
     if op in ("SHL", "SHR"):
-        amount = args[1].text if args[1].dtype == dtype else _cast(w, args[1], dtype)
-        instruction = "shl" if op == "SHL" else "ashr" if signed else "lshr"
-        return w.emit(f"{instruction} {typed[0]}, {amount}")
+        return _shift(w, op, args, kind, number, vector)
     if op in ("IDIV", "DIV", "MOD", "FMOD"):
         return _divide(w, op, args, kind, signed, number, w.type("bool", vector))
     raise NotImplementedError(f"{op} on {dtype} has no LLVM form")
+
+
+def _shift(w: Writer, op: str, args: list[Value], kind: str, number, vector: bool) -> str:
+    """A shift that moves every bit out where its count is not less than the width, which LLVM leaves open."""
+    dtype = args[0].dtype
+    amount = args[1].text if args[1].dtype == dtype else _cast(w, args[1], dtype)
+    width = 8 * numpy_dtype(dtype).itemsize
+    if op == "SHR" and is_signed(dtype):
+        least = w.call(
+            f"llvm.umin.{suffix(w, dtype, vector)}", kind, f"{kind} {amount}", f"{kind} {number(width - 1)}"
+        )
+        return w.emit(f"ashr {kind} {args[0].text}, {least}")
+    inside = w.emit(f"icmp ult {kind} {amount}, {number(width)}")
+    shifted = w.emit(f"{'shl' if op == 'SHL' else 'lshr'} {kind} {args[0].text}, {amount}")
+    return w.emit(f"select {w.type('bool', vector)} {inside}, {kind} {shifted}, {kind} {number(0)}")
 
 
 def _divide(w: Writer, op: str, args: list[Value], kind: str, signed: bool, number, boolean: str) -> str:
