@@ -8,7 +8,8 @@
  *
  * --threads N, --target NAME, --key HEX (a trusted public key, 64 digits), --require-signature follow.
  * With -DWITH_OPENCL, tinyinfer_opencl.c in place of tinyinfer.c and -ldl: --opencl DEVICE (a number, a part of a name,
- * or "" for the first), --cache FILE (keeps the built program), --library FILE (in place of libOpenCL).
+ * or "" for the first), --cache FILE (keeps the built program), --library FILE (in place of libOpenCL); on Qualcomm GPUs
+ * --performance and --priority high, normal, low or driver, --recording off.
  * An installed package keeps tinyinfer.c and tinyinfer.h in tinyinfer/bundle/c. Exit codes: 0 good, 1 a golden vector failed, 2 anything else.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -136,6 +137,18 @@ static int takes(const char *word, const char *value) {
   if (strcmp(word, "--opencl") == 0) {
     on_opencl = 1;
     opencl.device = value;
+    return 1;
+  }
+  static const char *const levels[] = {"default", "high", "normal", "low", "driver"};
+  ti_opencl_level *level = strcmp(word, "--performance") == 0 ? &opencl.performance
+                           : strcmp(word, "--priority") == 0  ? &opencl.priority : NULL;
+  for (int i = 0; level != NULL && i < 5; i++)
+    if (strcmp(value, levels[i]) == 0) {
+      *level = (ti_opencl_level)i;
+      return 1;
+    }
+  if (strcmp(word, "--recording") == 0) {
+    opencl.no_recording = strcmp(value, "off") == 0;
     return 1;
   }
   const char **place = strcmp(word, "--cache") == 0 ? &opencl.cache : strcmp(word, "--library") == 0 ? &opencl.library : NULL;

@@ -82,7 +82,7 @@ def test_the_launcher_compiles_without_a_warning(compiler: str, tmp_path: Path):
     needed(compiler)
     done = run(compiler, *STRICT, "-O2", "-c", SOURCE, "-o", tmp_path / "tinyinfer.o")
     assert done.returncode == 0, done.stderr
-    for name in ("tinyinfer_opencl.h", "tinyinfer_opencl.c"):
+    for name in ("tinyinfer_opencl.h", "tinyinfer_opencl.c", "tinyinfer_qcom.c"):
         assert max(map(len, (RUNTIME / name).read_text().splitlines())) <= 120
 
 
@@ -120,6 +120,20 @@ def in_images(folder: Path, request: pytest.FixtureRequest) -> Path:
     target = OpenclTarget("images", adreno_model(find_gpu("a630"), request.param))
     build_bundle(REPOSITORY / "models" / "digits" / "digits.onnx", [target], path)
     return path
+
+
+@pytest.fixture(scope="module")
+def adreno(folder: Path) -> tuple[Path, dict[str, str]]:
+    """A bundle for an Adreno GPU, and the variables with which PoCL pretends to be one."""
+    needed_opencl()
+    drivers = [path.read_text().strip() for path in Path("/etc/OpenCL/vendors").glob("pocl*.icd")]
+    if not drivers:
+        pytest.skip("PoCL is not listed in /etc/OpenCL/vendors")
+    source = FOLDER.parent / "backends" / "qcom" / "vendor" / "fake_adreno.c"
+    library = compiled(folder / "libfake_adreno.so", "gcc", [source], "-O1", "-shared", "-fPIC", "-ldl")
+    bundle = folder / "adreno.tinf"
+    build_bundle(REPOSITORY / "models" / "digits" / "digits.onnx", find_targets(["qcom:a630"]), bundle)
+    return bundle, {"FAKE_DRIVER": drivers[0], "OCL_ICD_VENDORS": str(library)}
 
 
 def test_images_on_a_device(in_images: Path, runner: Path):
@@ -274,13 +288,87 @@ def test_the_built_program_is_kept(sanitized: Path, fake: Path, recurrent: Path,
     assert [path.name for path in tmp_path.iterdir()] == ["program.bin"]
 
 
+QUALCOMM = "cl_qcom_perf_hint cl_qcom_priority_hint cl_qcom_recordable_queues"
+
+
+@pytest.mark.parametrize(
+    "failing, launched, replayed",
+    [
+        # two launches when the model is opened, six in each run; both runs are compared with a replay
+        ("", 14, 2),
+        ("clCreateContext:1", 14, 2),
+        ("clCreateCommandQueue:2", 14, 0),
+        ("clNewRecordingQCOM:1", 14, 0),
+        ("clEndRecordingQCOM:1", 14, 0),
+        ("clEnqueueRecordingQCOM:1", 20, 0),
+        ("clEnqueueRecordingQCOM:2", 20, 1),
+        ("clGetExtensionFunctionAddressForPlatform:3", 14, 0),
+    ],
+)
+def test_extensions_that_are_refused_are_done_without(
+    failing: str, launched: int, replayed: int, sanitized: Path, fake: Path, in_images: Path
+):
+    words = ["verify", "--opencl", "", "--library", str(fake), "--performance", "normal", "--priority", "low"]
+    environment = {"FAKE_TELL": "1", "FAKE_EXTENSIONS": QUALCOMM, "FAKE_FAIL": failing}
+    done = run(sanitized, in_images, *words, **environment)
+    # kernels that do nothing compute nothing right
+    assert done.returncode == 1 and "golden vectors failed" in done.stderr, done.stderr
+    told = [line.split()[0] for line in done.stderr.splitlines()]
+    assert (told.count("launched"), told.count("replayed")) == (launched, replayed)
+
+
+def test_launches_are_not_recorded_where_that_is_not_wanted(sanitized: Path, fake: Path, in_images: Path):
+    words = ["verify", "--opencl", "", "--library", str(fake)]
+    for more, extensions in (["--recording", "off"], QUALCOMM), ([], "cl_khr_other"):
+        done = run(sanitized, in_images, *words, *more, FAKE_TELL="1", FAKE_EXTENSIONS=extensions)
+        told = done.stderr.splitlines()
+        assert not any(line.startswith(("recorded", "replayed")) for line in told), told
+
+
+@pytest.mark.parametrize(
+    "environment, words, context, told",
+    [
+        ({}, [], "context performance=40c3 priority=0", ["recorded 6", *["replayed 6 updates=0"] * 2]),
+        (
+            {"FAKE_MOST": "5"},
+            ["--performance", "driver", "--priority", "high"],
+            "context performance=0 priority=40ca",
+            ["recorded 5", *["replayed 5 updates=0"] * 2],
+        ),
+        (
+            {"FAKE_LEAVES_OUT": "1"},
+            ["--performance", "low", "--priority", "low"],
+            "context performance=40c5 priority=40cc",
+            ["recorded 6", "replayed 6 updates=0"],
+        ),
+    ],
+)
+def test_recordings_on_a_driver_that_executes_them(
+    environment: dict[str, str],
+    words: list[str],
+    context: str,
+    told: list[str],
+    runner: Path,
+    adreno: tuple[Path, dict[str, str]],
+    tmp_path: Path,
+):
+    """What leaves out a launch is not used again, and golden vectors pass all the same."""
+    bundle, driver = adreno
+    log = tmp_path / "log"
+    done = run(runner, bundle, "verify", "--opencl", "", *words, FAKE_LOG=str(log), **driver, **environment)
+    assert done.returncode == 0 and "on QUALCOMM Adreno" in done.stderr, done.stdout + done.stderr
+    released = told[0].replace("recorded", "released")
+    assert log.read_text().splitlines() == [context, *told, released]
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_hostile_numbers_for_the_launcher(seed: int, folder: Path, fake: Path, recurrent: Path):
     sources = [FOLDER / "c" / "hostile.c"]
     library = f'-DOPENCL_LIBRARY="{fake}"'
     flags = [*SANITIZED, "-I", str(FOLDER / "c"), library, "-ldl"]
     program = compiled(folder / f"hostile{seed}", "gcc", sources, *flags)
-    limits = {"ASAN_OPTIONS": "allocator_may_return_null=1"}
+    extensions = {1: "cl_khr_other", 2: QUALCOMM}[seed]
+    limits = {"ASAN_OPTIONS": "allocator_may_return_null=1", "FAKE_EXTENSIONS": extensions}
     done = run(program, "mutants", recurrent, str(seed), "1500", **limits)
     assert done.returncode == 0, done.stderr[-3000:]
     tried, ran = (int(word) for word in done.stdout.split() if word.isdigit())

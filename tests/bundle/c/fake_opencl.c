@@ -2,7 +2,8 @@
  * the program where anything reaches outside of one, and fails where the environment says so.
  *
  *   FAKE_FAIL=clCreateBuffer:2   the second call fails
- *   FAKE_TELL=1                  a line on stderr for each program built, and for each launch
+ *   FAKE_TELL=1                  a line on stderr for each program built, launch, recording and replay
+ *   FAKE_EXTENSIONS="a b"        what the device has: hints and recordable queues of Qualcomm's are known here
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,10 +14,13 @@
 typedef struct { size_t size; unsigned char bytes[]; } buffer;
 typedef struct { size_t size; bool binary; char text[]; } program;
 typedef struct { char name[256]; uint64_t set; } kernel;
+typedef struct { bool recordable; } queue;
+typedef struct { queue *queue; unsigned launches; bool ended; } recording;
 
 static const char prefix[] = "BUILT ";
 enum { PREFIX = sizeof prefix - 1, LARGEST = 1 << 26 };
 static int platform = 1, device = 2;
+static recording *recorded;
 
 static bool failing(const char *name) {
   static unsigned calls;
@@ -55,6 +59,11 @@ static unsigned char *inside(buffer *b, size_t offset, size_t bytes) {
   return b->bytes + offset;
 }
 
+static const char *extensions(void) {
+  const char *named = getenv("FAKE_EXTENSIONS");
+  return named != NULL ? named : "cl_khr_other";
+}
+
 int clGetPlatformIDs(uint32_t most, void **to, uint32_t *count) {
   FAILS(-1001);
   need(most > 0, "room for platforms");
@@ -82,22 +91,33 @@ int clGetDeviceInfo(void *d, uint32_t what, size_t size, void *to, size_t *neede
     case 0x102B: return told_text(or_else("FAKE_NAME", "Fake GPU"), size, to, needed);
     case 0x102D: return told_text("7", size, to, needed);
     case 0x102F: return told_text(or_else("FAKE_VERSION", "OpenCL 1.2"), size, to, needed);
-    case 0x1030: return told_text("cl_khr_other", size, to, needed);
+    case 0x1030: return told_text(extensions(), size, to, needed);
+    case 0x41DE: return told_number(100, 4, size, to, needed);
     case 0x1032: return told_number(0, 8, size, to, needed);
     default: return -30;
   }
 }
 void *clCreateContext(const intptr_t *properties, uint32_t count, void *const *d, void *callback, void *user, int *answer) {
   FAILS_MAKING(-6);
-  need(properties == NULL && count == 1 && *d == &device && callback == NULL && user == NULL, "a context");
+  need(count == 1 && *d == &device && callback == NULL && user == NULL, "a context");
+  if (properties != NULL) need(properties[0] == 0x1084 && properties[1] == (intptr_t)&platform, "its platform first");
+  for (unsigned i = 2; properties != NULL && properties[i] != 0; i += 2) {
+    bool speed = properties[i] == 0x40C2, first = properties[i] == 0x40C9;
+    need(speed || first, "a hint");
+    need(strstr(extensions(), speed ? "cl_qcom_perf_hint" : "cl_qcom_priority_hint") != NULL, "a hint that is known");
+    need(speed ? properties[i + 1] - 0x40C3U < 3 : properties[i + 1] - 0x40CAU < 3, "a level");
+  }
   *answer = 0;
   return malloc(1);
 }
 void *clCreateCommandQueue(void *context, void *d, uint64_t properties, int *answer) {
   FAILS_MAKING(-6);
-  need(context != NULL && d == &device && properties == 0, "an in-order queue");
+  bool recordable = properties == 1U << 30 && strstr(extensions(), "cl_qcom_recordable_queues") != NULL;
+  need(context != NULL && d == &device && (properties == 0 || recordable), "an in-order queue");
+  queue *made = malloc(sizeof *made);
+  made->recordable = recordable;
   *answer = 0;
-  return malloc(1);
+  return made;
 }
 void *clCreateBuffer(void *context, uint64_t flags, size_t size, void *host, int *answer) {
   FAILS_MAKING(-4);
@@ -189,15 +209,59 @@ int clSetKernelArg(kernel *k, uint32_t number, size_t size, const void *value) {
   k->set |= UINT64_C(1) << number;
   return 0;
 }
-int clEnqueueNDRangeKernel(void *queue, kernel *k, uint32_t axes, const size_t *first, const size_t *total,
+int clEnqueueNDRangeKernel(queue *q, kernel *k, uint32_t axes, const size_t *first, const size_t *total,
                            const size_t *group, uint32_t count, void *const *events, void **event) {
   FAILS(-5);
-  need(queue != NULL && axes == 3 && first == NULL && count == 0 && events == NULL && event == NULL, "a launch");
+  need(q != NULL && axes == 3 && first == NULL && count == 0 && events == NULL && event == NULL, "a launch");
   for (int i = 0; i < 3; i++) need(group[i] != 0 && total[i] % group[i] == 0, "groups that divide the items");
   if (group[0] * group[1] * group[2] > 256) return -54;
   if (((k->set + 1) & k->set) != 0) return -52;
+  if (q->recordable) {
+    need(recorded != NULL && !recorded->ended && recorded->queue == q, "a launch while nothing is recorded");
+    recorded->launches++;
+    return 0;
+  }
   if (getenv("FAKE_TELL") != NULL) fprintf(stderr, "launched %s\n", k->name);
   return 0;
+}
+static void *clNewRecordingQCOM(queue *q, int *answer) {
+  FAILS_MAKING(-59);
+  need(q->recordable && (recorded == NULL || recorded->ended), "a recording");
+  recorded = calloc(1, sizeof *recorded);
+  recorded->queue = q;
+  *answer = 0;
+  return recorded;
+}
+static int clEndRecordingQCOM(recording *r) {
+  r->ended = true;
+  FAILS(-59);
+  need(r == recorded && r->launches >= 4 && r->launches <= 100, "a recording that is worth it");
+  if (getenv("FAKE_TELL") != NULL) fprintf(stderr, "recorded %u\n", r->launches);
+  return 0;
+}
+static int clReleaseRecordingQCOM(recording *r) {
+  need(r->ended, "a recording that ended");
+  if (r == recorded) recorded = NULL;
+  free(r);
+  return 0;
+}
+static int clEnqueueRecordingQCOM(queue *q, recording *r, size_t args, const void *arg, size_t offsets, const void *offset,
+                                  size_t totals, const void *total, size_t groups, const void *group, uint32_t count,
+                                  void *const *events, void **event) {
+  FAILS(-59);
+  need(!q->recordable && r->ended && args + offsets + totals + groups + count == 0, "a replay without updates");
+  need(!arg && !offset && !total && !group && !events && !event, "nothing where there is nothing");
+  if (getenv("FAKE_TELL") != NULL) fprintf(stderr, "replayed %u\n", r->launches);
+  return 0;
+}
+void *clGetExtensionFunctionAddressForPlatform(void *p, const char *name) {
+  static const struct { const char *name; void *at; } found[] = {
+      {"clNewRecordingQCOM", clNewRecordingQCOM}, {"clEndRecordingQCOM", clEndRecordingQCOM},
+      {"clReleaseRecordingQCOM", clReleaseRecordingQCOM}, {"clEnqueueRecordingQCOM", clEnqueueRecordingQCOM}};
+  need(p == &platform, "a platform");
+  for (size_t i = 0; i < sizeof found / sizeof *found; i++)
+    if (strcmp(found[i].name, name) == 0 && !failing(__func__)) return found[i].at;
+  return NULL;
 }
 int clEnqueueWriteBuffer(void *queue, buffer *b, uint32_t blocking, size_t offset, size_t bytes, const void *from,
                          uint32_t count, void *const *events, void **event) {

@@ -90,6 +90,16 @@ static bool answered(const voice *v, const char *title, answer code, const char 
 enum { ARCHITECTURE_OPENCL = 16, WORK = TABLES, PROGRAMS, IMAGES, NEEDS_IMAGES = 4 };
 typedef struct { handle buffer; u64 offset; } place;
 typedef struct { place arena; const place *inputs, *outputs; } places;
+typedef struct { u32 first, count; handle made; } recording; /* launches in a row */
+typedef struct {
+  handle (*begin)(handle, answer *);
+  answer (*end)(handle), (*release)(handle);
+  answer (*enqueue)(handle, handle, size_t, const void *, size_t, const void *, size_t, const void *, size_t,
+                    const void *, u32, const handle *, handle *);
+  handle queue;
+  recording *recordings;
+  u32 count, unproved; /* unproved: runs whose replay is compared with the launches themselves */
+} recorder;
 typedef struct device {
   functions cl;
   void *library;
@@ -101,6 +111,7 @@ typedef struct device {
   table more[3]; /* work sizes, programs, images */
   handle arena, *tensors, *images, *kernels; /* kernels: one a launch, with its own arguments */
   place *values, *slots;            /* slots: where the moving places of loops are */
+  recorder recorder;
   pthread_mutex_t mutex;
 } device;
 
@@ -116,6 +127,15 @@ static char *text_of(answer (*ask)(handle, u32, size_t, void *, size_t *), handl
   free(text);
   return NULL;
 }
+static bool runs_once(const device *d, u32 number) { return (u32_at(record(d->more[0], number) + 36) & 1) != 0; }
+static answer launch_kernel(const device *d, handle queue, u32 number) {
+  const byte *p = record(d->more[0], number);
+  const size_t total[3] = {(size_t)u64_at(p), (size_t)u64_at(p + 8), (size_t)u64_at(p + 16)};
+  const size_t group[3] = {u32_at(p + 24), u32_at(p + 28), u32_at(p + 32)};
+  return d->cl.EnqueueNDRangeKernel(queue, d->kernels[number], 3, NULL, total, group, 0, NULL, NULL);
+}
+#include "tinyinfer_qcom.c"
+
 static bool contains(const char *text, const char *part) {
   size_t length = strlen(part);
   for (; strlen(text) >= length; text++)
@@ -177,7 +197,7 @@ static bool find_device(const voice *v, device *d, const char *wanted) {
   REFUSE(number == 0, TI_ERROR_TARGET, "no OpenCL device: install the driver of the GPU, or PoCL for the processor");
   return fail(v, TI_ERROR_TARGET, "no OpenCL device is '%.60s'; there are %s", wanted != NULL ? wanted : "", found);
 }
-static bool open_device(const voice *v, device *d) {
+static bool open_device(const voice *v, device *d, const ti_opencl_options *opencl) {
   static const char *const names[] = {"cl_khr_fp64", "cl_khr_fp16", NULL, "cl_khr_subgroups"};
   d->extensions = text_of(d->cl.GetDeviceInfo, d->id, DEVICE_EXTENSIONS);
   d->version = text_of(d->cl.GetDeviceInfo, d->id, DEVICE_VERSION);
@@ -185,8 +205,9 @@ static bool open_device(const voice *v, device *d) {
     if (names[i] != NULL && strstr(d->extensions, names[i]) != NULL) d->features |= 1U << i;
   if (device_number(d, DEVICE_DOUBLE) != 0) d->features |= 1;
   if (device_number(d, DEVICE_IMAGES) != 0) d->features |= 4;
-  answer code;
-  d->context = d->cl.CreateContext(NULL, 1, &d->id, NULL, NULL, &code);
+  answer code = 0;
+  d->context = hinted_context(d, opencl);
+  if (d->context == NULL) d->context = d->cl.CreateContext(NULL, 1, &d->id, NULL, NULL, &code);
   ANSWERED(code, "a context");
   d->queue = d->cl.CreateCommandQueue(d->context, d->id, 0, &code);
   ANSWERED(code, "a queue");
@@ -572,10 +593,7 @@ static bool fetch(const voice *v, const device *d, place from, void *to, size_t 
 static bool enqueue_loop(const voice *v, const ti_model *m, device *d, const loop *l, const places *around, u64 *left);
 static bool enqueue(const voice *v, const ti_model *m, device *d, u32 number, const places *s, u64 *left) {
   if (m->launches[number].loop != NULL) return enqueue_loop(v, m, d, m->launches[number].loop, s, left);
-  const byte *p = record(d->more[0], number);
-  const size_t total[3] = {(size_t)u64_at(p), (size_t)u64_at(p + 8), (size_t)u64_at(p + 16)};
-  const size_t group[3] = {u32_at(p + 24), u32_at(p + 28), u32_at(p + 32)};
-  ANSWERED(d->cl.EnqueueNDRangeKernel(d->queue, d->kernels[number], 3, NULL, total, group, 0, NULL, NULL), "a launch");
+  ANSWERED(launch_kernel(d, d->queue, number), "a launch");
   return true;
 }
 /* "Loops" of docs/bundle.md. `left` counts the iterations that may be made down to 0. */
@@ -622,9 +640,10 @@ static bool enqueue_loop(const voice *v, const ti_model *m, device *d, const loo
 /* The launches outside of loops that run once, or all others. */
 static bool enqueue_all(const voice *v, const ti_model *m, device *d, bool once) {
   places around = {{d->arena, 0}, d->values, d->values + m->input_count};
-  for (u32 i = m->main_first; i < m->main_first + m->main_count; i++) {
+  for (u32 i = m->main_first, replayed; i < m->main_first + m->main_count; i += replayed == 0 ? 1 : replayed) {
     u64 left = m->max_iterations;
-    if (((u32_at(record(d->more[0], i) + 36) & 1) != 0) == once && !enqueue(v, m, d, i, &around, &left)) return false;
+    replayed = once ? 0 : replay(d, i);
+    if (replayed == 0 && runs_once(d, i) == once && !enqueue(v, m, d, i, &around, &left)) return false;
   }
   return true;
 }
@@ -645,13 +664,46 @@ static bool run_enqueued(const voice *v, const ti_model *m, device *d, const voi
   }
   return true;
 }
+static bool run_and_wait(const voice *v, const ti_model *m, device *d, const void *const *inputs,
+                         void *const *outputs) {
+  bool good = run_enqueued(v, m, d, inputs, outputs);
+  answer code = d->cl.Finish(d->queue); /* whatever failed, the device no longer touches the caller's memory */
+  if (good) ANSWERED(code, "a run");
+  return good;
+}
+static void digest_outputs(const ti_model *m, void *const *outputs, byte digest[32]) {
+  byte next[32];
+  memset(digest, 0, 32);
+  for (size_t i = 0; i < m->output_count; i++) {
+    sha256(digest, 32, outputs[i], m->values[m->input_count + i].bytes, next);
+    memcpy(digest, next, 32);
+  }
+}
+/* A run of the launches themselves, after a replay of what was recorded of them: one that differs is not used again. */
+static bool run_compared(const voice *v, const ti_model *m, device *d, const void *const *inputs,
+                         void *const *outputs) {
+  static const byte other = 0xA5; /* a launch that is left out must not be made up for by what lies there */
+  byte replayed[32], launched[32];
+  for (size_t i = 0; i < m->output_count; i++)
+    if (!fill(v, d, d->values[m->input_count + i], &other, 1, m->values[m->input_count + i].bytes)) return false;
+  if (!run_and_wait(v, m, d, inputs, outputs)) return false;
+  u32 count = d->recorder.count;
+  digest_outputs(m, outputs, replayed);
+  d->recorder.count = 0;
+  bool good = run_and_wait(v, m, d, inputs, outputs);
+  d->recorder.count = count;
+  d->recorder.unproved--;
+  if (!good) return false;
+  digest_outputs(m, outputs, launched);
+  if (memcmp(replayed, launched, 32) != 0) drop_recordings(d);
+  return true;
+}
 static bool opencl_run(const voice *v, ti_model *m, const void *const *inputs, void *const *outputs) {
   device *d = m->device;
   (void)pthread_mutex_lock(&d->mutex);
-  bool good = run_enqueued(v, m, d, inputs, outputs);
-  answer code = d->cl.Finish(d->queue); /* whatever failed, the device no longer touches the caller's memory */
+  bool compared = d->recorder.count != 0 && d->recorder.unproved != 0;
+  bool good = (compared ? run_compared : run_and_wait)(v, m, d, inputs, outputs);
   (void)pthread_mutex_unlock(&d->mutex);
-  if (good) ANSWERED(code, "a run");
   return good;
 }
 
@@ -662,6 +714,7 @@ static void opencl_close(ti_model *m) {
     if (d->images[i] != NULL) (void)d->cl.ReleaseMemObject(d->images[i]);
   size_t values = d->values == NULL ? 0 : m->input_count + m->output_count;
   if (d->queue != NULL) (void)d->cl.Finish(d->queue);
+  close_recorder(d);
   for (u32 i = 0; d->kernels != NULL && i < m->tables[LAUNCHES].count; i++)
     if (d->kernels[i] != NULL) (void)d->cl.ReleaseKernel(d->kernels[i]);
   for (u32 i = 0; d->tensors != NULL && i < m->tables[TENSORS].count; i++)
@@ -687,7 +740,7 @@ static bool open_opencl_model(const voice *v, ti_model *m, const ti_options *opt
   REFUSE((uintptr_t)m->file % LINE != 0, TI_ERROR_ARGUMENT, "its bytes do not begin at a multiple of 64");
   bool good = check_header(v, m->file, m->size) && check_sections(v, m->file, m->size) &&
               check_signature(v, m->file, options) && load_library(v, d, opencl->library) &&
-              find_device(v, d, opencl->device) && open_device(v, d) &&
+              find_device(v, d, opencl->device) && open_device(v, d, opencl) &&
               choose_opencl_target(v, m, d, options->target, &plan) && find_source(v, m, plan.group, options) &&
               check_plan(v, m, &plan) && check_work(v, m, d, &plan) && check_images(v, m, d) && place_tensors(v, m) &&
               context_make(v, m, 1, &m->context) && build_program(v, m, d, opencl) && make_kernels(v, m, d) &&
@@ -696,6 +749,7 @@ static bool open_opencl_model(const voice *v, ti_model *m, const ti_options *opt
   places around = {{d->arena, 0}, d->values, d->values + m->input_count};
   if (!bind(v, m, d, &around, m->main_first, m->main_count, true) || !enqueue_all(v, m, d, true)) return false;
   ANSWERED(d->cl.Finish(d->queue), "what runs once");
+  if (!opencl->no_recording && open_recorder(d)) record_launches(m, d);
   return true;
 }
 static ti_model *opencl_open_any(const char *path, const void *bytes, size_t size, const ti_options *options,

@@ -17,6 +17,12 @@
 extern "C" {
 #endif
 
+/* How much a Qualcomm GPU is asked for; other drivers are not. */
+typedef enum {
+  TI_OPENCL_DEFAULT, TI_OPENCL_HIGH, TI_OPENCL_NORMAL, TI_OPENCL_LOW,
+  TI_OPENCL_DRIVER /* what its driver does unasked */
+} ti_opencl_level;
+
 /* Zero-initialise for the defaults. */
 typedef struct {
   const char *device;  /* its number, or a part of its or its platform's name; NULL: the first. GPUs come first */
@@ -24,6 +30,9 @@ typedef struct {
   const char *cache;   /* a file that keeps the program as the driver built it; NULL: none. Trusted as the driver is */
   void (*log)(void *user, const char *text); /* given what the driver's compiler says where it refuses a program */
   void *user;
+  ti_opencl_level performance; /* how fast the GPU is to be clocked; the default is high */
+  ti_opencl_level priority;    /* whose work goes first, this or the screen's; the default is the driver's */
+  int no_recording;            /* not 0: launches are not recorded, though the driver could replay them */
 } ti_opencl_options;
 
 /* As ti_open and ti_open_memory, for the OpenCL target that is best for the device, else the first that it can run. The
