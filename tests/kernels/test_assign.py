@@ -25,6 +25,12 @@ def copies(assigned):
     return [k.root for k in assigned.kernels if k.root.op == "COPY"]
 
 
+def orders_of_copies(assigned):
+    """Of copies that are not outputs."""
+    made = [assigned.buffers[c] for c in copies(assigned)]
+    return [b.order for b in made if b.space == "arena"]
+
+
 def test_every_kernel_and_load_has_a_buffer():
     y = convolve(build.elementwise("TANH", convolve(value(1, 8, 6, 6))))
     assigned = assign(graph_of(build.concat([y, y], 1)))
@@ -147,3 +153,18 @@ def test_columns_side_by_side_in_every_contraction():
                 buffer.place()
                 steps = [i.coefficient(contraction.vector) * s for i, s in zip(kernel.store, buffer.strides)]
                 assert sum(steps) == 1
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+def test_what_a_contraction_sums_lies_side_by_side_where_texels_are_wanted(pad):
+    x = value(1, 3, 8, 8)
+    by_texels, plain = (assign(graph_of(convolve(x, pad=pad)), texels=texels) for texels in (True, False))
+    assert orders_of_copies(by_texels) == [(0, 2, 3, 1)]
+    assert orders_of_copies(plain) == [(0, 1, 2, 3)] * pad
+
+
+def test_parts_of_a_concatenation_follow_what_sums_the_whole():
+    x = value(1, 4, 8, 8)
+    parts = [build.elementwise("TANH", x), build.elementwise("SIGMOID", x)]
+    assigned = assign(graph_of(convolve(build.concat(parts, 1))), texels=True)
+    assert {assigned.buffers[p].storage.order for p in parts} == {(0, 2, 3, 1)}

@@ -22,6 +22,7 @@ from tinyinfer.kernels.layout import Buffer
 
 LIMITS = ImageLimits(16384, 16384, "float16")
 A, B, C = Axis("a", 9), Axis("b", 7), Axis("c", 8)
+SHORT = Axis("short", 3)
 
 
 @pytest.mark.parametrize("row,column", [(0, 0), (5, 12), (3, -8), (-1, -8), (-2, 40)])
@@ -52,7 +53,15 @@ def test_four_neighbours_are_a_texel_only_where_everything_else_moves_by_texels(
     assert not writes_texels(index(A) * PITCH + index(C) + 2, C)
     assert not writes_texels(index(B) * 6 + index(C), C)
     assert not writes_texels(index(B), B)
+    assert writes_texels(index(B) * 4 + index(SHORT), SHORT)
+    assert not writes_texels(index(B) * 3 + index(SHORT), SHORT)
     assert not writes_texels(index(C) * 2, C) and not writes_texels(index(C), None)
+
+
+def test_fewer_than_four_neighbours_have_a_texel_for_themselves():
+    buffer = Buffer(build.input_node("x", (1, 3, 5, 7), "float32"), "arena", (0, 2, 3, 1))
+    buffer.place_in_image(LIMITS)
+    assert buffer.image == Image(7, 5, "float16") and buffer.strides[1:] == (1, PITCH, 4)
 
 
 def test_images_are_shared_by_values_that_do_not_meet():

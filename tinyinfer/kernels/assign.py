@@ -55,13 +55,14 @@ class _Refuse(Exception):
         self.value = value
 
 
-def assign(graph: Graph, enabled: bool = True) -> Assigned:
+def assign(graph: Graph, enabled: bool = True, texels: bool = False) -> Assigned:
     """Kernels of `graph` with buffers; repeats fusion where a layout turns out to need one more stored
-    value."""
+    value. With `texels`, values that contractions sum over lie so that four of those neighbours can be one
+    texel."""
     forced: set[Node] = set()
     while True:
         try:
-            return _Assignment(graph, fuse(graph, enabled, forced)).run()
+            return _Assignment(graph, fuse(graph, enabled, forced), texels).run()
         except _Refuse as refused:
             if refused.value in forced:
                 raise AssertionError(f"{refused.value!r} is forced twice") from None
@@ -69,8 +70,9 @@ def assign(graph: Graph, enabled: bool = True) -> Assigned:
 
 
 class _Assignment:
-    def __init__(self, graph: Graph, fusion: Fusion):
-        self.graph, self.fusion = graph, fusion
+    def __init__(self, graph: Graph, fusion: Fusion, texels: bool):
+        self.graph, self.fusion, self.texels = graph, fusion, texels
+        self.summed: dict[Node, int] = {}
         self.buffers: dict[Node, Buffer] = {}
         self.kernels: list[LoweredKernel | LoopKernel] = []
         self.contractions: list[Contraction | None] = []
@@ -107,17 +109,41 @@ class _Assignment:
         self.contraction_of = {
             k.root: k.contraction for k in self.fusion.kernels if k.contraction is not None
         }
-        for n in self.graph.nodes():
+        order = self.graph.nodes()
+        lowered = {n: lower(n, self.fusion.materialised) for n in order if n in roots and n.op != "SCATTER"}
+        if self.texels:
+            for kernel in lowered.values():
+                self.note_summed(kernel)
+        for n in order:
             if n.op == "SCATTER":
                 self.scatter(n)
             elif n in roots:
-                self.kernel(lower(n, self.fusion.materialised))
+                self.kernel(lowered[n])
             elif n.op == "CONCAT":
                 self.concat(n)
             elif n.op == "LOOP":
                 self.loop(n)
         self.place_outputs()
         return Assigned(self.kernels, self.contractions, self.buffers, self.outputs)
+
+    def note_summed(self, kernel: LoweredKernel) -> None:
+        """Remember along which dimension a contraction sums its scalar operand, and walks it for nothing
+        else."""
+        contraction = find_contraction(kernel)
+        if contraction is None:
+            return
+        access: ValueAccess = contraction.a.attrs
+        for d, i in enumerate(access.indices):
+            if i.terms and all(a in contraction.k and c == 1 for a, c in i.terms):
+                self.summed.setdefault(access.value, d)
+
+    def texel_order(self, value: Node, order: tuple[int, ...]) -> tuple[int, ...]:
+        """`order`, or where texels are wanted, with the dimension last that the value is summed along; a part
+        follows the whole."""
+        while value not in self.summed and value in self.concat_of:
+            value = self.concat_of[value][0]
+        last = self.summed.get(value)
+        return order if last is None else (*(d for d in order if d != last), last)
 
     # ---- scatters
 
@@ -212,6 +238,11 @@ class _Assignment:
             changes[c.a] = without
         elif c.a.attrs.value.op == "CONST" and c.a.attrs.value not in self.buffers:
             self.buffers[c.a.attrs.value] = Buffer(c.a.attrs.value, "parameter")
+        elif c.a.attrs.value.op == "INPUT":
+            order = dense_order(self.source_strides(c.a.attrs.value))
+            wanted = self.texel_order(c.a.attrs.value, order)
+            if wanted != order:
+                changes[c.a] = self.redirect(c.a, self.copy(c.a.attrs.value, wanted))
         lowered = self.prepare_map(lowered, skip={c.a, c.b}, changes=changes)
         return lowered, find_contraction(lowered)
 
@@ -242,7 +273,7 @@ class _Assignment:
             return expression("LOAD", (), load.dtype, replace(access, guards=(), fill=0))
         if any(b + a > max(64, 2 * d) for (b, a), d in zip(wanted, access.value.shape)):
             return None
-        order = dense_order(self.source_strides(access.value))
+        order = self.texel_order(access.value, dense_order(self.source_strides(access.value)))
         copied = self.copy(access.value, order, access.fill)
         if not self.buffers[copied].ask_halo(wanted, access.fill):
             return None
@@ -427,7 +458,9 @@ class _Assignment:
             ]
             return min(found) if found else far
 
-        return tuple(sorted(range(rank), key=lambda d: (-nearness(d), d)))
+        return self.texel_order(
+            lowered.root, tuple(sorted(range(rank), key=lambda d: (-nearness(d), d)))
+        )
 
 
 def _parent_axis(parent: Node) -> int:

@@ -67,10 +67,11 @@ def split_address(address: Index) -> tuple[Index, Index]:
 
 
 def writes_texels(store: Index, along: Axis | None) -> bool:
-    """Whether four neighbours along an axis, the first of them at a multiple of four, are one texel."""
+    """Whether four neighbours along an axis, the first of them at a multiple of four, are one texel, or all
+    of an axis that has fewer."""
     return (
         along is not None
-        and along.size % TEXEL == 0
+        and (along.size < TEXEL or along.size % TEXEL == 0)
         and store.coefficient(along) == 1
         and not store.const % TEXEL
         and all(c % TEXEL == 0 for a, c in store.terms if a != along)

@@ -54,8 +54,7 @@ def _suits(owner: Buffer) -> bool:
     inner = owner.order[-1]
     columns = value.shape[inner]
     return (
-        columns > 0
-        and columns % TEXEL == 0
+        (1 < columns < TEXEL or columns > 0 and columns % TEXEL == 0)
         and not any(owner.halo[inner])
         and value.size // columns >= FEWEST_TEXELS
     )

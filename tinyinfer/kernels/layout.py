@@ -15,7 +15,7 @@ import numpy as np
 from tinyinfer.ir.index import Index, Slot, atoms_of, row_major_strides
 from tinyinfer.ir.node import Node
 from tinyinfer.kernels.access import walk_with_indices
-from tinyinfer.kernels.image import Image, ImageLimits, image_strides
+from tinyinfer.kernels.image import TEXEL, Image, ImageLimits, image_strides
 
 ALIASING_BYTES = 4096
 """Rows whose stride is a multiple of this fall into the same L1 sets; such strides get one vector more."""
@@ -100,6 +100,8 @@ class Buffer:
         """Fix the strides of an image, if the value can have one."""
         assert self.order is not None and self.parent is None
         padded = {d: n + sum(self.halo[d]) for d, n in enumerate(self.value.shape)}
+        inner = self.order[-1]
+        padded[inner] = -(-padded[inner] // TEXEL) * TEXEL
         made = image_strides(padded, self.order, limits)
         if made is not None:
             self.image, self.strides = made

@@ -171,7 +171,7 @@ def build_steps(
     """
     from tinyinfer.kernels.plan_loop import bring_loops_together, loop_step
 
-    assigned = assign(graph, options.fuse)
+    assigned = assign(graph, options.fuse, images is not None)
     _place(assigned, printer.machine, images, options.tuning)
     steps: list[Step] = []
     haloed: set[Buffer] = set()

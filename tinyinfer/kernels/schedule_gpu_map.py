@@ -98,7 +98,6 @@ def schedule_gpu_map(
 def _schedule(
     nest: LoopNest, model: GpuModel, aligned: tuple[bool, ...], images: tuple[bool, ...]
 ) -> GpuMapSchedule:
-    texels = any(images)
     free = free_axes(nest.body)
     reduces = [e for e in walk_with_indices(nest.body) if e.op == "REDUCE"]
     full = frozenset(nest.axes)
@@ -107,16 +106,16 @@ def _schedule(
     columns = tuple(a for a in nest.axes if a not in used) if hoisted else ()
     if columns:
         rows = tuple(a for a in nest.axes if a in used)
-        return _rows(nest, model, aligned, free, hoisted, rows, columns, texels)
+        return _rows(nest, model, aligned, free, hoisted, rows, columns, images)
     if reduces and not images[0]:
         heaviest = max(reduces, key=lambda e: reduce_steps(e) * expression_weight(e.args[0]))
         steps, outputs = reduce_steps(heaviest), prod(a.size for a in nest.axes)
         if horizontal_axis(heaviest, free) is not None and steps >= LONG:
-            return _team(nest, model, aligned, nest.axes, (), steps, None, False)
+            return _team(nest, model, aligned, nest.axes, (), steps, None, images)
         if steps >= 2 * LONG and outputs < model.plenty:
             beside = _beside(nest.axes, reduces, free)
-            return _team(nest, model, aligned, nest.axes, (), steps, beside, False)
-    return _alone(nest, model, aligned, free, reduces, texels)
+            return _team(nest, model, aligned, nest.axes, (), steps, beside, images)
+    return _alone(nest, model, aligned, free, reduces, images)
 
 
 def _rows(
@@ -127,12 +126,12 @@ def _rows(
     hoisted: list[Expr],
     rows: tuple[Axis, ...],
     columns: tuple[Axis, ...],
-    texels: bool,
+    images: tuple[bool, ...],
 ) -> GpuMapSchedule:
     steps = max(*(reduce_steps(e) for e in hoisted), prod(a.size for a in columns))
     along = any(horizontal_axis(e, free) is not None for e in hoisted)
     beside = None if along else _beside(rows, hoisted, free)
-    return _team(nest, model, aligned, rows, columns, steps, beside, texels)
+    return _team(nest, model, aligned, rows, columns, steps, beside, images)
 
 
 def _beside(rows: tuple[Axis, ...], reduces: list[Expr], free: dict[int, frozenset[Axis]]) -> Axis | None:
@@ -152,7 +151,7 @@ def _team(
     columns: tuple[Axis, ...],
     steps: int,
     beside: Axis | None,
-    texels: bool,
+    images: tuple[bool, ...],
 ) -> GpuMapSchedule:
     """Teams: along the first dimension, or, with `beside` along the first one, along the second."""
     count = prod(a.size for a in rows)
@@ -165,7 +164,10 @@ def _team(
     if beside is not None and count_of(others) > MOST_GROUPS:
         others, beside = (*others, (beside, 1)), None
     contiguous = columns[-1] if columns and nest.store.coefficient(columns[-1]) == 1 else None
-    lanes = _texel(contiguous) if texels else _lanes(contiguous, 2 * team) if beside is None else 1
+    if any(images):
+        lanes = _texel(contiguous, images[0])
+    else:
+        lanes = _lanes(contiguous, 2 * team) if beside is None else 1
     if beside is None:
         team = min(team, model.group_sizes[0])
         together = even_group(count, max(1, min(64, limit) // team)) if team < 64 else 1
@@ -191,9 +193,12 @@ def _lanes(axis: Axis | None, enough: int) -> int:
     return next((n for n in (4, 2) if not axis.size % n and axis.size // n >= enough), 1)
 
 
-def _texel(axis: Axis | None) -> int:
-    """Neighbours along a contiguous axis that make a texel; 1 if they do not."""
-    return TEXEL if axis is not None and axis.size % TEXEL == 0 else 1
+def _texel(axis: Axis | None, written: bool) -> int:
+    """Neighbours along a contiguous axis that make a texel, which may have fewer where it is `written`; 1 if
+    they do not."""
+    if axis is None:
+        return 1
+    return TEXEL if axis.size % TEXEL == 0 else axis.size if written and axis.size < TEXEL else 1
 
 
 def _alone(
@@ -202,13 +207,14 @@ def _alone(
     aligned: tuple[bool, ...],
     free: dict[int, frozenset[Axis]],
     reduces: list[Expr],
-    texels: bool,
+    images: tuple[bool, ...],
 ) -> GpuMapSchedule:
+    texels = any(images)
     last = nest.axes[-1] if nest.axes else None
     contiguous = last if last is not None and nest.store.coefficient(last) == 1 else None
     items = prod(a.size for a in nest.axes)
     lanes = _lanes(contiguous, 1) if items >= 2 * model.plenty else 1
-    lanes = _texel(contiguous) if texels else lanes
+    lanes = _texel(contiguous, images[0]) if texels else lanes
     items //= lanes
     tile_axis, tile = None, 1
     straight = bool(reduces) and all(is_straight(e) for e in reduces)

@@ -32,7 +32,7 @@ def _act(f: Feeder, x: Node) -> Node:
 
 
 def _start(f: Feeder, channels: int) -> Node:
-    """A first layer: from three channels, which no image holds."""
+    """A first layer: from three channels, which do not fill a texel."""
     h, w = (int(n) for n in f.rng.integers(5, 14, 2))
     return _act(f, _conv(f, f.input(f.array((1, 3, h, w))), channels, 3))
 
@@ -48,6 +48,17 @@ def convolutions(f: Feeder) -> list[Node]:
         size, stride, dilation = (int(f.rng.choice(n)) for n in ((1, 3, 5), (1, 2), (1, 2)))
         x = _act(f, _conv(f, x, _channels(f), size, stride, dilation))
     return [build.elementwise("ADD", x, _conv(f, x, x.shape[1]))]
+
+
+def first_layers(f: Feeder) -> list[Node]:
+    """Two or three channels, first or last in memory, in windows that reach outside or do not."""
+    channels, (h, w) = int(f.rng.choice([2, 3])), (int(n) for n in f.rng.integers(6, 12, 2))
+    first = f.input(f.array((1, channels, h, w)))
+    last = build.permute(f.input(f.array((1, h, w, channels))), [0, 3, 1, 2])
+    found = [_conv(f, _conv(f, first, channels, 3), 8, 3), _conv(f, last, 8, 3, 2)]
+    weights = _weights(f, 8, channels, 2, 2)
+    bent = build.elementwise("TANH", first)
+    return [*found, build.convolution(bent, weights, [2, 2], [1, 1], [0, 0], [0, 0])]
 
 
 def depthwise(f: Feeder) -> list[Node]:
@@ -117,7 +128,8 @@ def moved(f: Feeder) -> list[Node]:
 
 
 GRAPHS: dict[str, Callable[[Feeder], list[Node]]] = {
-    f.__name__: f for f in (convolutions, depthwise, groups, joined, pooled, rows_of_features, moved)
+    f.__name__: f
+    for f in (convolutions, first_layers, depthwise, groups, joined, pooled, rows_of_features, moved)
 }
 
 

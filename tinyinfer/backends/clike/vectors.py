@@ -92,7 +92,7 @@ class VectorEvaluator(Evaluator):
     def is_aligned(self, argument: int, address: Index, lanes: int) -> bool:
         """Whether an address is that of a whole vector whenever places along the vectorised axis are."""
         dtype = self.dtypes[argument]
-        if not self.aligned[argument] or lanes == 1 or self.dialect.types[dtype].converted:
+        if not self.aligned[argument] or lanes in (1, 3) or self.dialect.types[dtype].converted:
             return False
         if lanes * numpy_dtype(dtype).itemsize > ALIGNMENT:
             return False
@@ -195,10 +195,12 @@ class VectorEvaluator(Evaluator):
         return Value(f"{name}.s{lane}" if is_number(lane) else f"ti_lane({name}, {lane})", dtype)
 
     def _store_texels(self, address: Index, values: Sequence[Value], positions: Sequence[Position]) -> None:
-        for first in range(0, len(values), TEXEL):
+        size = self.lanes if 1 < self.lanes < TEXEL else TEXEL
+        for first in range(0, len(values), size):
             place, lane = self.texel(0, address, positions[first])
             assert lane == "0", "a kernel that writes an image computes whole texels"
-            parts = ", ".join(v.text for v in values[first : first + TEXEL])
+            texel = [v.text for v in values[first : first + size]]
+            parts = ", ".join([*texel, *["0.0f"] * (TEXEL - size)])
             self.w.do(f"write_imagef({self.arguments[0]}, {place}, (float4)({parts}));")
 
     def _texel_and_lane(self, column: Index, p: Position) -> tuple[str, str]:
