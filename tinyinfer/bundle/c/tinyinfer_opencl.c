@@ -144,7 +144,7 @@ static bool contains(const char *text, const char *part) {
 }
 static bool load_library(const voice *v, device *d, const char *named) {
   static const char *const usual[] = {"libOpenCL.so.1", "libOpenCL.so", "/vendor/lib64/libOpenCL.so",
-      "/system/vendor/lib64/libOpenCL.so", "/vendor/lib/libOpenCL.so",
+      "/system/vendor/lib64/libOpenCL.so", "/vendor/lib/libOpenCL.so", "libOpenCL_adreno.so.1", "libOpenCL_adreno.so",
       "/System/Library/Frameworks/OpenCL.framework/OpenCL"};
   void *pointers[FUNCTION_COUNT], *process = named == NULL ? dlopen(NULL, RTLD_NOW) : NULL;
   if (process != NULL && dlsym(process, function_names[0]) != NULL) d->library = process; /* two would not get along */
