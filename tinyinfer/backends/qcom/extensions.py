@@ -61,11 +61,12 @@ def extension_function(
     libraries that the process has loaded are looked at.
     """
     kind = ctypes.CFUNCTYPE(result, *arguments)
-    ask = library().clGetExtensionFunctionAddressForPlatform
-    ask.restype = ctypes.c_void_p
-    address = ask(ctypes.c_void_p(device.platform.int_ptr), name.encode())
-    if address:
-        return kind(address)
+    ask: Any = getattr(library(), "clGetExtensionFunctionAddressForPlatform", None)
+    if ask is not None:
+        ask.restype = ctypes.c_void_p
+        address = ask(ctypes.c_void_p(device.platform.int_ptr), name.encode())
+        if address:
+            return kind(address)
     for path in _LOADED if hasattr(os, "RTLD_NOLOAD") else ():
         try:
             return kind((name, ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_NOW)))

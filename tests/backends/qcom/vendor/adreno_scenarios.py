@@ -78,6 +78,14 @@ def launches_are_recorded_once_and_replayed() -> None:
 
 
 @scenario
+def functions_whose_addresses_are_kept_back_are_found_by_name() -> None:
+    os.environ["FAKE_REFUSES"] = "addresses"
+    digits = Digits()
+    digits.check(1)
+    assert any("replayed" in line for line in digits.said())
+
+
+@scenario
 def recording_can_be_turned_off() -> None:
     digits = Digits(recording="off")
     digits.check(1)

@@ -6,7 +6,8 @@
  *   FAKE_DRIVER=path           the library of the other driver
  *   FAKE_LOG=path              a line for each context, recording, replay and import
  *   FAKE_EXTENSIONS="a b"      what the device has, of those below; unset: all
- *   FAKE_REFUSES="hints ..."   what fails: hints, queues, recordings, updates, dmabuf, ion
+ *   FAKE_REFUSES="hints ..."   what fails: addresses, hints, queues, recordings, updates,
+ *                              dmabuf, ion
  *   FAKE_LEAVES_OUT=1          replays leave out the last launch
  *   FAKE_MOST=n                the launches of the longest recording
  */
@@ -245,7 +246,7 @@ static void *extension_address(void *platform, const char *name) {
       {"clReleaseRecordingQCOM", clReleaseRecordingQCOM}, {"clEnqueueRecordingQCOM", clEnqueueRecordingQCOM}};
   (void)platform;
   for (size_t i = 0; i < sizeof found / sizeof *found; i++)
-    if (strcmp(found[i].name, name) == 0) return found[i].at;
+    if (strcmp(found[i].name, name) == 0 && !refuses("addresses")) return found[i].at;
   return NULL;
 }
 

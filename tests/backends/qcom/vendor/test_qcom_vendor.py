@@ -41,7 +41,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
         without(reason)
     library = folder / "libfake_adreno.so"
     build = ["gcc", "-Wall", "-Wextra", "-Werror", "-O1", "-g", "-shared", "-fPIC"]
-    subprocess.run([*build, FOLDER / "fake_adreno.c", "-o", library, "-ldl"], check=True)
+    named = [FOLDER / "fake_adreno.c", "-Wl,-soname,libOpenCL_adreno.so", "-o", library]
+    subprocess.run([*build, *named, "-ldl"], check=True)
     environment = config.child_environment(
         FAKE_DRIVER=drivers[0],
         FAKE_LOG=str(folder / "log"),
