@@ -24,6 +24,22 @@ def recurrent(backwards: bool) -> Graph:
     return Graph({"start": start, "x": x}, outputs)
 
 
+def normalised() -> Graph:
+    """Rows are mixed by 64 x 64 weights and normalised by a softmax, five times: sums that groups share."""
+    weights = build.constant(np.random.default_rng(5).normal(size=(64, 64)).astype(np.float32))
+    x, start = build.input_node("x", (5, 2, 64), "float32"), build.input_node("start", (2, 64), "float32")
+
+    def body(number: Node, carried: list[Node], rows: list[Node]) -> BodyResults:
+        mixed = elementwise("ADD", rows[0], build.matmul(carried[0], weights))
+        largest = build.expand(build.reshape(build.reduce("MAX", mixed, [1]), (2, 1)), (2, 64))
+        powers = elementwise("EXP", elementwise("SUB", mixed, largest))
+        total = build.expand(build.reshape(build.reduce("SUM", powers, [1]), (2, 1)), (2, 64))
+        return BodyResults([elementwise("DIV", powers, total)], [mixed])
+
+    made = loop(body, [start], 5, [(x, True)], lambda i: True)
+    return Graph({"x": x, "start": start}, {"y": made.stacked[0], "last": made.final[0]})
+
+
 def counted() -> Graph:
     """Adds the iteration's number; another loop inside doubles as often as the iteration's number says."""
     count, start = build.input_node("count", (), "int64"), build.input_node("start", (3,), "float32")

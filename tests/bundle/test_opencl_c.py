@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,16 +67,28 @@ def small(folder: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def recurrent(folder: Path) -> Path:
+def _recurrent(path: Path, loop_groups: int) -> Path:
     """A bundle with a loop, weights stored small, and an input of one value."""
     spec = importlib.util.spec_from_file_location("make_released", FOLDER / "released" / "make.py")
     assert spec is not None and spec.loader is not None
     make = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make)
-    path = folder / "recurrent.tinf"
-    build_bundle(make.model(), find_targets(["OPENCL"]), path, BuildOptions(values={"mode": 1}))
+    (target,) = find_targets(["OPENCL"])
+    target = replace(target, model=replace(target.model, loop_groups=loop_groups))
+    build_bundle(make.model(), [target], path, BuildOptions(values={"mode": 1}))
     return path
+
+
+@pytest.fixture(scope="module")
+def recurrent(folder: Path) -> Path:
+    """Its loop is repeated by the host."""
+    return _recurrent(folder / "recurrent.tinf", 0)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """Its loop is one kernel."""
+    return _recurrent(folder / "whole.tinf", 1)
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang-14", "aarch64-linux-gnu-gcc", "arm-linux-gnueabihf-gcc"])
@@ -95,7 +108,7 @@ def test_nothing_of_opencl_is_linked(runner: Path):
 # ---- on a device
 
 
-@pytest.mark.parametrize("bundle", ["small", "recurrent"])
+@pytest.mark.parametrize("bundle", ["small", "recurrent", "whole"])
 def test_golden_vectors_on_a_device(bundle: str, sanitized: Path, request: pytest.FixtureRequest):
     needed_opencl()
     # drivers keep memory until the process ends, which is no matter of the launcher

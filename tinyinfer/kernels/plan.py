@@ -39,6 +39,7 @@ from tinyinfer.kernels.physical import (
 from tinyinfer.kernels.schedule_map import expression_weight, reduce_steps
 from tinyinfer.kernels.schedule_scatter import independent_axes, merge_scatter, pick_vector
 from tinyinfer.kernels.tuning import Tuning
+from tinyinfer.kernels.whole_loop import WholeLoopPrinter
 from tinyinfer.runtime.memory import pack
 from tinyinfer.runtime.plan import (
     BufferRef,
@@ -110,6 +111,10 @@ class KernelPrinter(Protocol):
 
     def loop(self, name: str) -> str: ...
 
+    @property
+    def whole_loops(self) -> WholeLoopPrinter | None:
+        """What prints loops as one kernel, on devices that may run them so."""
+
 
 @dataclass
 class Step:
@@ -132,6 +137,8 @@ class Step:
     work: WorkSizes | None = None
     halo: bool = False
     """Whether it writes the halo of its argument, which nothing else does."""
+    meets: bool = False
+    """Whether its groups wait for each other."""
 
 
 @dataclass
@@ -169,7 +176,7 @@ def build_steps(
 
     Values may lie in `images`.
     """
-    from tinyinfer.kernels.plan_loop import bring_loops_together, loop_step
+    from tinyinfer.kernels.plan_loop import bring_loops_together, loop_steps
 
     assigned = assign(graph, options.fuse, images is not None)
     _place(assigned, printer.machine, images, options.tuning)
@@ -178,14 +185,14 @@ def build_steps(
     for lowered, contraction in zip(assigned.kernels, assigned.contractions):
         check_time()
         if isinstance(lowered, LoopKernel):
-            steps.append(loop_step(lowered, assigned.buffers, printer, options, parameters))
+            steps += loop_steps(lowered, assigned.buffers, printer, options, parameters)
             continue
         if not lowered.root.size:
             continue
         owner = assigned.buffers[lowered.root].storage
         if owner.has_halo and owner not in haloed:
             haloed.add(owner)
-            steps.append(_halo_step(owner, printer))
+            steps.append(halo_step(owner, tuple(halo_regions(owner)), printer))
         physical = to_physical(lowered, assigned.buffers)
         if contraction is not None:
             choice = printer.machine.choice(physical, contraction)
@@ -387,8 +394,8 @@ def _map_flops(nest: LoopNest) -> int:
     return total
 
 
-def _halo_step(buffer: Buffer, printer: KernelPrinter) -> Step:
-    regions = tuple(halo_regions(buffer))
+def halo_step(buffer: Buffer, regions: tuple[HaloRegion, ...], printer: KernelPrinter) -> Step:
+    """What writes the fill value into these parts of a buffer, which nothing else does."""
     fill = buffer.fill if buffer.fill is not None else 0
     dtype = buffer.value.dtype
     description = f"halo {dtype} {fill!r} {regions}"
@@ -483,6 +490,7 @@ def place_steps(
                 step.loop(tuple(refs)) if step.loop is not None else None,
                 step.work,
                 step.halo and step.arguments[0] in lasting,
+                step.meets,
             )
         )
     return launches, place, total

@@ -9,6 +9,7 @@ outlives an iteration.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -24,62 +25,151 @@ from tinyinfer.kernels.plan import (
     Parameters,
     Step,
     build_steps,
+    halo_step,
     launches_text,
     place_steps,
     source_of,
     steps_text,
     title_of,
 )
-from tinyinfer.runtime.plan import BufferRef, Launch, LoopLaunch, Moving
+from tinyinfer.kernels.whole_loop import (
+    WholeLoop,
+    host_cost,
+    kernel_cost,
+    may_be_whole,
+    meeting_place,
+    whole_loop_key,
+    with_parameters,
+)
+from tinyinfer.runtime.plan import BufferRef, KernelSource, Launch, LoopLaunch, Moving, WorkSizes
 
 ALIGNMENT = 64
 
 
-def loop_step(
+def loop_steps(
     kernel: LoopKernel,
     buffers: dict[Node, Buffer],
     printer: KernelPrinter,
     options: CompileOptions,
     parameters: Parameters,
-) -> Step:
-    """The launch of a LOOP, its body planned and placed."""
+) -> list[Step]:
+    """The launch of a LOOP, its body planned and placed: one kernel, after what that needs, where the
+    device can run it and that is faster than launches of the host."""
     body: LoopBody = kernel.root.attrs
     rows = _stacked_states(body, set(kernel.outputs))
-    _, steps = build_steps(_without(body, set(rows.values())), printer, options, parameters)
-    for step in steps:
-        step.origin = step.origin or tuple(sorted(kernel.root.origin))
+    graph = _without(body, set(rows.values()))
+    _, steps = build_steps(graph, printer, options, parameters)
+    _name_steps(steps, kernel)
+    numbers = list(kernel.outputs)
+    results: list[Buffer | PackedConstant] = [buffers[x] for x in kernel.outputs.values()]
+    operands = [buffers[x] for x in kernel.operands]
+    whole = _whole_loop(kernel, rows, graph, steps, results, operands, printer, options)
+    if whole is not None:
+        return whole
     launches, _, arena_bytes = place_steps(steps, parameters)
     scratch = _Scratch(body, rows, arena_bytes)
-    made = node("SCRATCH", (kernel.root,), None, (scratch.size,), "uint8")
-    memory = Buffer(made, "arena", dense=True)
-    memory.place()
-    numbers = list(kernel.outputs)
-    arguments: list[Buffer | PackedConstant] = [buffers[x] for x in kernel.outputs.values()]
-    arguments.append(memory)
-    writes = len(arguments)
-    arguments += [buffers[x] for x in kernel.operands]
+    arguments = [*results, scratch.buffer(kernel.root), *operands]
+    writes = len(results) + 1
 
     def place(refs: tuple[BufferRef, ...]) -> LoopLaunch:
         outputs = dict(zip(numbers, refs))
         return _launch(body, launches, scratch, outputs, refs[writes - 1], refs[writes:])
 
-    count = min(body.steps, ENDLESS_GUESS)
-    origin = kernel.root.origin.union(*(step.origin for step in steps), frozenset())
-    title, names = title_of(origin, "loop")
-    kernels = steps_text(steps)
     heading = f"loop of {body.steps} steps at most, {len(launches)} launches each"
+    source = source_of("loop", "loop", printer.loop)
+    return [_step(source, kernel, arguments, writes, steps, launches, heading, loop=place)]
+
+
+def _whole_loop(
+    kernel: LoopKernel,
+    rows: dict[int, int],
+    graph: Graph,
+    hosted: list[Step],
+    results: list[Buffer | PackedConstant],
+    operands: list[Buffer],
+    printer: KernelPrinter,
+    options: CompileOptions,
+) -> list[Step] | None:
+    """A LOOP as one kernel; None where launches of the host, the `hosted` steps for each iteration, are
+    faster."""
+    body, whole = kernel.root.attrs, printer.whole_loops
+    if whole is None or not may_be_whole(body):
+        return None
+    nbytes, flops = (sum(getattr(x, what) for x in hosted) for what in ("bytes", "flops"))
+    costs = {n: kernel_cost(body, n, len(hosted), nbytes, flops) for n in whole.choices}
+    groups = min(costs, key=lambda n: costs[n])
+    if costs[groups] >= host_cost(body, len(hosted)):
+        return None
+    own = Parameters()
+    _, steps = build_steps(graph, whole.body(groups), options, own)
+    _name_steps(steps, kernel)
+    launches, _, arena_bytes = place_steps(steps, own)
+    if not whole.fits(tuple(launches), groups):
+        return None
+    scratch = _Scratch(body, rows, arena_bytes)
+    arguments = [*results, scratch.buffer(kernel.root)]
+    before: list[Step] = []
+    meeting = None
+    if groups > 1:
+        place, region = meeting_place(kernel.root)
+        before, meeting = [halo_step(place, (region,), printer)], len(arguments)
+        arguments.append(place)
+    writes, constants = len(arguments), list(own.numbers)
+    arguments += [*operands, *constants]
+    refs = tuple(BufferRef("argument", i) for i in range(len(arguments)))
+    loop = _launch(
+        body,
+        with_parameters(launches, len(arguments) - len(constants)),
+        scratch,
+        dict(zip(kernel.outputs, refs)),
+        refs[len(results)],
+        refs[writes : writes + len(operands)],
+    )
+    made = WholeLoop(loop, len(arguments), groups, whole.size(groups), meeting)
+    source = source_of("loop", whole_loop_key(made), lambda name: whole.text(name, made))
+    heading = f"loop of {body.steps} steps at most on {groups} groups, {len(launches)} phases each"
+    size = (whole.size(groups), 1, 1)
+    work = WorkSizes((groups * size[0], 1, 1), size)
+    step = _step(source, kernel, arguments, writes, steps, launches, heading, work=work, meets=groups > 1)
+    return [*before, step]
+
+
+def _name_steps(steps: list[Step], kernel: LoopKernel) -> None:
+    """Steps that come from no ONNX node come from the loop's."""
+    for step in steps:
+        step.origin = step.origin or tuple(sorted(kernel.root.origin))
+
+
+def _step(
+    source: KernelSource,
+    kernel: LoopKernel,
+    arguments: list[Buffer | PackedConstant],
+    writes: int,
+    steps: list[Step],
+    launches: list[Launch],
+    heading: str,
+    loop: Callable[[tuple[BufferRef, ...]], LoopLaunch] | None = None,
+    work: WorkSizes | None = None,
+    meets: bool = False,
+) -> Step:
+    """The step of a loop whose body has these steps."""
+    count = min(kernel.root.attrs.steps, ENDLESS_GUESS)
+    title, names = title_of(kernel.root.origin.union(*(x.origin for x in steps), frozenset()), "loop")
+    kernels = steps_text(steps)
     return Step(
-        source_of("loop", "loop", printer.loop),
+        source,
         arguments,
         (),
         1,
         f"loop of {title}",
         names,
-        count * sum(step.flops for step in steps),
-        count * sum(step.bytes for step in steps),
+        count * sum(x.flops for x in steps),
+        count * sum(x.bytes for x in steps),
         lambda: f"{heading}\n{launches_text(launches)}\n\n{kernels()}\n; end of loop",
         writes=writes,
-        loop=place,
+        loop=loop,
+        work=work,
+        meets=meets,
     )
 
 
@@ -174,6 +264,12 @@ class _Scratch:
         a, b = self.carried[number]
         back = b - a if number in self.rows else a - b
         return (a, b - a, back), (b, back, b - a)
+
+    def buffer(self, owner: Node) -> Buffer:
+        """The memory, as a value of the plan."""
+        made = Buffer(node("SCRATCH", (owner,), None, (self.size,), "uint8"), "arena", dense=True)
+        made.place()
+        return made
 
     def _take(self, size: int) -> int:
         start = self.size

@@ -7,7 +7,7 @@ by side. A *team* is a number of work-items of one group that share a reduction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 MOST_GROUPS = 65535
 """Groups along the second and third dimension; some drivers take no more."""
+
+
+LOOP_GROUP, LOOP_GROUPS = 512, 128
+"""Work-items of a group that runs a loop alone, and of each of several."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,35 @@ class GpuModel:
     """Steps of a contraction's sum that are written out."""
     group: int = 128
     """Work-items of a group where nothing else decides."""
+    whole_groups: bool = False
+    """Whether groups whose members work together have exactly `group` work-items."""
+    loop_groups: int = 1
+    """Groups that one kernel may run a loop on: more than 1 where all of them run at the same time, so that
+    they can wait for each other; 0 where loops are left to the host."""
 
     @property
     def plenty(self) -> int:
         """Work-items from which on the device is busy."""
         return self.compute_units * self.wave * 8
+
+    def loop_group(self, groups: int) -> int:
+        """Work-items of each group of a loop that one kernel runs: a power of two."""
+        most = min(self.group_limit, self.group_sizes[0], LOOP_GROUP if groups == 1 else LOOP_GROUPS)
+        return 1 << most.bit_length() - 1
+
+    def loop_body(self, groups: int) -> GpuModel:
+        """What kernels of a loop's body are cut for where one kernel on so many groups runs all of them."""
+        size = self.loop_group(groups)
+        return replace(
+            self,
+            group_limit=size,
+            group_sizes=(size, size, size),
+            compute_units=groups,
+            images=None,
+            group=size,
+            whole_groups=True,
+            loop_groups=0,
+        )
 
     def choice(self, physical: PhysicalKernel, roles: Contraction) -> GpuContractionChoice:
         from tinyinfer.kernels.schedule_gpu_contraction import GpuContractionChoice

@@ -22,7 +22,7 @@ from tinyinfer.kernels.physical import (
     panels_in_image,
     rebase,
 )
-from tinyinfer.kernels.schedule_gpu import MOST_GROUPS, GpuModel, even_group, padded
+from tinyinfer.kernels.schedule_gpu import MOST_GROUPS, GpuModel, even_group, padded, power_of_two
 from tinyinfer.kernels.tuning import Tuning
 from tinyinfer.runtime.plan import WorkSizes
 
@@ -121,7 +121,7 @@ def _best(c: ContractionNest, vectors: int, model: GpuModel) -> tuple[float, int
         for rows in model.rows
         if rows * vectors <= MOST_SUMS // 4 and (rows == 1 or (c.m and rows < 2 * c.m[-1].size))
         for split in _splits(c, model)
-        if split == 1 or _shared_bytes(rows * vectors, split, model) <= model.local_bytes
+        if split == 1 or _least_shared_bytes(rows * vectors, split, model) <= model.local_bytes
     )
 
 
@@ -156,6 +156,9 @@ def _tiles(c: ContractionNest, rows: int) -> int:
 
 def _group(tiles: int, panels: int, sums: int, split: int, model: GpuModel) -> tuple[int, int]:
     """Panels and blocks of rows of one group, whose members keep `sums` vectors of sums each."""
+    if model.whole_groups and split > 1:
+        width = min(power_of_two(panels), model.group // split)
+        return width, model.group // split // width
     room = max(1, min(model.group if split == 1 else 2 * model.group, model.group_limit) // split)
     if split > 1:
         room = max(1, min(room, model.local_bytes // (_shared_bytes(sums, split, model))))
@@ -166,6 +169,11 @@ def _group(tiles: int, panels: int, sums: int, split: int, model: GpuModel) -> t
 def _shared_bytes(sums: int, split: int, model: GpuModel) -> int:
     """Local memory with which a team joins its sums."""
     return 4 * model.lanes * sums * split // 2
+
+
+def _least_shared_bytes(sums: int, split: int, model: GpuModel) -> int:
+    """The same of the smallest group."""
+    return _shared_bytes(sums, split, model) * (model.group // split if model.whole_groups else 1)
 
 
 def _contiguous(c: ContractionNest) -> bool:

@@ -172,6 +172,8 @@ def _team(
         team = min(team, model.group_sizes[0])
         together = even_group(count, max(1, min(64, limit) // team)) if team < 64 else 1
         together = min(together, model.group_sizes[1])
+        if model.whole_groups:
+            together = model.group // team
         blocks = -(-count // together)
         work = WorkSizes((team * blocks, together, 1), (team, together, 1))
         grid: Grid = (others, (), ())
@@ -179,6 +181,8 @@ def _team(
     else:
         team = min(team, model.group_sizes[1])
         width = even_group(beside.size, min(max(1, limit // team), 32, model.group_sizes[0]))
+        if model.whole_groups:
+            width = model.group // team
         work = padded((beside.size, team * count_of(others), 1), (width, team, 1))
         grid = (((beside, 1),), others, ())
         across = 1

@@ -86,6 +86,8 @@ class Launch:
     """Set on devices of work-items, where `chunks` is 1."""
     once: bool = False
     """Whether what it writes stays: it may be run before the first run, and never again."""
+    meets: bool = False
+    """Whether its groups wait for each other, so that all of them must run at the same time."""
 
 
 @dataclass(frozen=True)

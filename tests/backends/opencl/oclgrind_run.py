@@ -1,5 +1,5 @@
-"""What runs in Oclgrind's process: `python oclgrind_run.py graphs FIRST COUNT`, `model FILE FEEDS.npz` or
-`mistakes`."""
+"""What runs in Oclgrind's process: `python oclgrind_run.py graphs FIRST COUNT`, `model FILE FEEDS.npz`,
+`loops` or `mistakes`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 TESTS = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TESTS / "kernels"), str(TESTS / "backends" / "clike")]
+sys.path[:0] = [str(TESTS), str(TESTS / "kernels"), str(TESTS / "backends" / "clike")]
 
 from device_cases import random_cases  # noqa: E402
-from opencl_runs import MODELS, check, executable  # noqa: E402
+from loop_graphs import counted, normalised, recurrent  # noqa: E402
+from opencl_runs import MODELS, check, executable, run  # noqa: E402
 from random_graphs import GENERATORS  # noqa: E402
 
 from tinyinfer.backends.opencl.device import OpenclDevice  # noqa: E402
@@ -45,6 +46,14 @@ def model(path: str, feeds: str) -> None:
     made.run([np.ascontiguousarray(arrays[spec.name]) for spec in made.inputs])
 
 
+def loops() -> None:
+    """Loops that are one kernel."""
+    random = np.random.default_rng(0)
+    for graph in (recurrent(True), normalised(), counted()):
+        feeds = {n: np.asarray(random.random(x.shape) * 4).astype(x.dtype) for n, x in graph.inputs.items()}
+        run(optimize(graph), feeds, OpenclDevice())
+
+
 def mistakes() -> None:
     """A kernel with a race and a write beyond the end of a buffer."""
     cl, context = opencl(), OpenclDevice().context()
@@ -61,6 +70,8 @@ if __name__ == "__main__":
         graphs(int(arguments[0]), int(arguments[1]))
     elif what == "model":
         model(*arguments)
+    elif what == "loops":
+        loops()
     else:
         mistakes()
     print("ran")

@@ -1,12 +1,17 @@
-"""Loops that the host repeats, against the oracle."""
+"""Loops that are one kernel, and loops that the host repeats, against the oracle."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pyopencl as cl
 import pytest
 import test_loops as graphs
-from opencl_runs import run
+from loop_graphs import normalised
+from opencl_runs import MODELS, run
 
+from tinyinfer.backends.clike.opencl_c import program_text
 from tinyinfer.ir import build
 from tinyinfer.ir.build import elementwise
 from tinyinfer.ir.loop import BodyResults, loop
@@ -16,11 +21,12 @@ from tinyinfer.ir.passes import optimize
 
 
 def check_loop(graph: Graph, device, feeds: dict[str, np.ndarray] | None = None) -> list[np.ndarray]:
-    """The outputs of a graph, as planned with passes and without."""
+    """The outputs of a graph, as planned with passes and without, and with all loops left to the host."""
     feeds = feeds if feeds is not None else graphs._feeds(graph)
     wanted = evaluate(list(graph.outputs.values()), feeds)
-    for made in (optimize(graph), graph):
-        for a, b in zip(run(made, feeds, device), wanted, strict=True):
+    hosted = replace(device.capabilities.model(), loop_groups=0)
+    for made, model in ((optimize(graph), None), (graph, None), (optimize(graph), hosted)):
+        for a, b in zip(run(made, feeds, device, model), wanted, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     return wanted
 
@@ -82,3 +88,49 @@ def test_carried_values_change_places(opencl):
     start = [build.input_node(name, (2, 3), "float32") for name in "ab"]
     made = loop(lambda n, c, r: BodyResults([c[1], c[0]], [c[0]]), start, 3)
     check_loop(graphs._graph(a=made.final[0], b=made.final[1], y=made.stacked[0]), opencl)
+
+
+def test_groups_share_the_sums_of_an_iteration(opencl):
+    check_loop(normalised(), opencl)
+
+
+@pytest.mark.parametrize("model", ["tiny", "large"])
+def test_loops_cut_for_other_devices(model, opencl):
+    graph = optimize(normalised())
+    feeds = graphs._feeds(graph)
+    wanted = evaluate(list(graph.outputs.values()), feeds)
+    for a, b in zip(run(graph, feeds, opencl, MODELS[model]), wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+MEETING = """\
+__kernel __attribute__((reqd_work_group_size(16, 1, 1))) void meeting(
+    __global int *out, __global uchar *place
+) {
+    const int i = (int)get_global_id(0);
+    out[i] = i;
+    for (uint n = 1; n <= 5; ++n) {
+        ti_meet(place, n * get_num_groups(0));
+        const int next = out[(i + 1) % get_global_size(0)];
+        ti_meet(place + 8, n * get_num_groups(0));
+        out[i] = next;
+    }
+    ti_part(place, get_num_groups(0));
+    ti_part(place + 8, get_num_groups(0));
+}"""
+
+
+def test_meetings_order_what_work_items_write_and_leave_zeros(opencl):
+    context = opencl.context()
+    queue = cl.CommandQueue(context)
+    program = cl.Program(context, program_text([MEETING], False)).build(cache_dir=False)
+    kernel = cl.Kernel(program, "meeting")
+    groups = opencl.capabilities.compute_units if opencl.capabilities.groups_meet else 1
+    result, place = np.zeros(16 * groups, np.int32), np.zeros(4, np.uint32)
+    buffers = [cl.Buffer(context, cl.mem_flags.COPY_HOST_PTR, hostbuf=x) for x in (result, place)]
+    for _ in range(2):
+        kernel(queue, (16 * groups,), (16,), *buffers)
+        for array, buffer in zip((result, place), buffers):
+            cl.enqueue_copy(queue, array, buffer, is_blocking=True)
+        np.testing.assert_array_equal(result, np.roll(np.arange(16 * groups), -5))
+        assert not place.any()

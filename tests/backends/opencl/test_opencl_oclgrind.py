@@ -38,6 +38,10 @@ def test_random_graphs_have_no_races(tmp_path, opencl):
     assert complaints(tmp_path, "graphs", 0, 2) == ""
 
 
+def test_loops_have_no_races(tmp_path, opencl):
+    assert complaints(tmp_path, "loops") == ""
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("first", range(10, 50, 5))
 def test_many_random_graphs_have_no_races(first, tmp_path, opencl):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinyinfer.backends.clike import item_loop
 from tinyinfer.backends.clike.dialect import Dialect
 from tinyinfer.backends.clike.item_contraction import ItemContractionPrinter
 from tinyinfer.backends.clike.item_halo import print_item_halo
@@ -14,10 +15,13 @@ from tinyinfer.kernels.physical import ContractionNest
 from tinyinfer.kernels.schedule_gpu import GpuModel, GpuScatterSchedule
 from tinyinfer.kernels.schedule_gpu_contraction import GpuContractionSchedule
 from tinyinfer.kernels.schedule_gpu_map import GpuMapSchedule
+from tinyinfer.kernels.whole_loop import WholeLoop
+from tinyinfer.runtime.plan import Launch
 
 
 class ItemPrinter:
-    """Prints scheduled kernels for work-items. A loop's launch has no kernel: the host repeats its body."""
+    """Prints scheduled kernels for work-items. A loop is one kernel, or its launch has none: the host repeats
+    its body."""
 
     def __init__(self, machine: GpuModel, dialect: Dialect = OPENCL_C):
         self.machine, self.dialect = machine, dialect
@@ -36,3 +40,27 @@ class ItemPrinter:
 
     def loop(self, name: str) -> str:
         return ""
+
+    @property
+    def whole_loops(self) -> WholeLoops | None:
+        return WholeLoops(self.machine, self.dialect) if self.machine.loop_groups else None
+
+
+class WholeLoops:
+    """Prints loops as one kernel; see kernels.whole_loop."""
+
+    def __init__(self, machine: GpuModel, dialect: Dialect):
+        self.machine, self.dialect = machine, dialect
+        self.choices = tuple(sorted({1, machine.loop_groups}))
+
+    def body(self, groups: int) -> ItemPrinter:
+        return ItemPrinter(self.machine.loop_body(groups), self.dialect)
+
+    def size(self, groups: int) -> int:
+        return self.machine.loop_group(groups)
+
+    def fits(self, launches: tuple[Launch, ...], groups: int) -> bool:
+        return item_loop.fits(launches, self.size(groups), self.machine.local_bytes)
+
+    def text(self, name: str, loop: WholeLoop) -> str:
+        return item_loop.ItemLoopPrinter(name, loop).text()

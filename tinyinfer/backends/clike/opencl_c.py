@@ -117,6 +117,36 @@ static inline float ti_round_f16(float x) {
     const uint large = size > 0x7F800000u ? size : normal >= 0x47800000u ? 0x7F800000u : normal;
     return as_float((bits & 0x80000000u) | (size < 0x38800000u ? tiny : large));
 }""",
+    # NVIDIA's mem_fence orders what a group sees, membar.gl what the device does
+    "ti_device_fence": """\
+static inline void ti_device_fence(void) {
+#ifdef __NV_CL_C_VERSION
+    asm volatile("membar.gl;" ::: "memory");
+#else
+    mem_fence(CLK_GLOBAL_MEM_FENCE);
+#endif
+}""",
+    "ti_meet": """\
+static inline void ti_meet(__global uchar *place, uint all) {
+    volatile __global uint *come = (volatile __global uint *)place;
+    barrier(CLK_GLOBAL_MEM_FENCE | CLK_LOCAL_MEM_FENCE);
+    if (get_local_id(0) == 0) {
+        ti_device_fence();
+        atomic_inc(come);
+        while (*come < all) {
+        }
+        ti_device_fence();
+    }
+    barrier(CLK_GLOBAL_MEM_FENCE | CLK_LOCAL_MEM_FENCE);
+}""",
+    "ti_part": """\
+static inline void ti_part(__global uchar *place, uint groups) {
+    volatile __global uint *come = (volatile __global uint *)place;
+    if (get_local_id(0) == 0 && atomic_inc(come + 1) == groups - 1) {
+        come[0] = 0;
+        come[1] = 0;
+    }
+}""",
 }
 """In the order of C11's, in which each needs only earlier ones."""
 

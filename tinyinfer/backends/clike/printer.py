@@ -29,6 +29,8 @@ class CPrinter:
     writes the sequence of launches writes loops too.
     """
 
+    whole_loops = None
+
     def __init__(self, machine: MachineModel = GENERAL, dialect: Dialect = C11):
         self.machine, self.dialect = machine, dialect
 

@@ -36,6 +36,8 @@ ATTRIBUTES = 'attributes #0 = { nounwind "no-builtins" "no-jump-tables"="true" }
 class LlvmPrinter:
     """Prints scheduled kernels as LLVM modules for vectors of `target.lanes` floats."""
 
+    whole_loops = None
+
     def __init__(self, target: CpuTarget):
         self.machine = MachineModel(target.lanes, target.registers)
 

@@ -41,6 +41,10 @@ class Capabilities:
     largest_buffer: int
     version: str = ""
     """What the device says of itself besides its name: "OpenCL 3.0 Adreno(TM) 730"."""
+    groups_meet: bool = False
+    """Whether as many groups as there are compute units run at the same time where nothing else runs, so that
+    they may wait for each other. OpenCL does not promise it; NVIDIA's GPUs start groups while there is room
+    for them, and give the device to one process at a time."""
 
     @property
     def host_access(self) -> str:
@@ -57,6 +61,7 @@ class Capabilities:
             min(self.local_bytes, 32 << 10),
             max(1, self.compute_units),
             self.wave,
+            loop_groups=max(1, self.compute_units) if self.groups_meet else 1,
         )
 
     def build_options(self, stated: Sequence[str] = LANGUAGE) -> list[str]:
@@ -99,6 +104,7 @@ def capabilities_of(device: pyopencl.Device) -> Capabilities:
         bool(device.host_unified_memory),
         device.max_mem_alloc_size,
         device.version.strip(),
+        is_gpu and "cl_nv_device_attribute_query" in extensions,
     )
 
 

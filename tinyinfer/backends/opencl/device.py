@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tinyinfer.backends.base import Executable
@@ -50,7 +51,8 @@ class OpenclDevice:
         """Optimise and plan `graph`; no kernel is printed or compiled."""
         capabilities = self.capabilities
         without_doubles = "" if capabilities.fp64 else capabilities.name
-        return plan_for(graph, options, device_target(capabilities), without_doubles)
+        target = replace(device_target(capabilities), model=capabilities.model())
+        return plan_for(graph, options, target, without_doubles)
 
     def compile(self, graph: Graph, options: CompileOptions, threads: int) -> Executable:
         """Optimise, plan and compile `graph`; `threads` means nothing here."""

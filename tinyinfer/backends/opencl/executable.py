@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from tinyinfer.backends.opencl.capabilities import Capabilities
 from tinyinfer.backends.opencl.launches import HostLoop, KernelLaunch, Queue, Scope, bind_launches
 from tinyinfer.backends.opencl.memory import DeviceMemory
 from tinyinfer.backends.opencl.platforms import opencl
-from tinyinfer.backends.opencl.programs import PrintedProgram, build_program
+from tinyinfer.backends.opencl.programs import PrintedProgram, all_launches, build_program
 from tinyinfer.backends.opencl.transfers import Transfers
 from tinyinfer.backends.opencl.vendor import Steps, Vendor
 from tinyinfer.ir.node import Node
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 RUNS_COMPARED = 2
 """What an earlier run with other feeds left in memory is a wrong result in the second one."""
+
+_MEETING = threading.Lock()
+"""Held by runs with kernels whose groups wait for each other: two at the same time could wait for ever."""
 
 
 class OpenclExecutable:
@@ -76,6 +80,7 @@ class OpenclExecutable:
         self._transfers: Transfers | None = Transfers(self._memory, self.inputs, self.outputs, vendor)
         self._replay = vendor.replay(self.launches) if vendor is not None else None
         self._unproved = RUNS_COMPARED
+        self._meets = any(x.meets for x in all_launches(plan.launches))
         self._lock = threading.Lock()
 
     def run(self, feeds: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -84,7 +89,7 @@ class OpenclExecutable:
         Callers on several threads take turns. Raises ValueError for a feed of another size or layout and
         RuntimeError after `close`.
         """
-        with self._lock:
+        with self._lock, _MEETING if self._meets else nullcontext():
             if self._replay is None:
                 return self._run(feeds, self._launch)
             if self._unproved == 0:
@@ -97,7 +102,7 @@ class OpenclExecutable:
         cl = opencl()
         queue = cl.CommandQueue(self._context, properties=cl.command_queue_properties.PROFILING_ENABLE)
         times: list[list[float]] = [[] for _ in self.launches]
-        with self._lock:
+        with self._lock, _MEETING if self._meets else nullcontext():
             for _ in range(max(1, runs)):
                 self._run(feeds, partial(self._timed, times), queue)
         return [

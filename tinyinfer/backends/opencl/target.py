@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from tinyinfer.backends.clike.dialect import Dialect
@@ -63,10 +63,10 @@ class ProgramSource:
 
 
 def device_target(capabilities: Capabilities) -> OpenclTarget:
-    """The target that is cut for a device."""
+    """The target that is cut for a device and runs on others too: no groups wait for each other."""
     words = re.sub(r"[^a-z0-9]+", "-", capabilities.name.lower()).strip("-")
     name = f"{ARCHITECTURE}:{words}"[:NAME_BYTES].rstrip("-")
-    return OpenclTarget(name, capabilities.model(), capabilities.name)
+    return OpenclTarget(name, replace(capabilities.model(), loop_groups=1), capabilities.name)
 
 
 def plan_for(graph: Graph, options: CompileOptions, target: OpenclTarget, without_doubles: str = "") -> Plan:

@@ -32,4 +32,5 @@ def adreno_model(gpu: AdrenoGpu, storage: str = "float16") -> GpuModel:
         vectors=(1,),
         group=group,
         written_out=WRITTEN_OUT,
+        loop_groups=0,
     )
