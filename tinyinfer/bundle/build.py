@@ -244,7 +244,7 @@ def _build_target(
         plan.arena_bytes,
         plan.peak_bytes - plan.arena_bytes,
         len(made.code),
-        len(plan.launches),
+        sum(not launch.once for launch in plan.launches),
         made.needs.features,
         "CPU" if options.golden and choose([made.needs])[0] is not None else "",
         made.check,

@@ -42,6 +42,7 @@ class TargetReport:
     weight_bytes: int
     code_bytes: int
     launches: int
+    """Of a run; what is launched once, when the bundle is loaded, is not among them."""
     features: int
     replayed_on: str
     """The device of the machine that built it on which it was compared with the oracle; "" for none."""
