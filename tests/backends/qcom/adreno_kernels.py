@@ -1,4 +1,12 @@
-"""OpenCL C whose needs of registers and local memory are known in advance."""
+"""OpenCL C whose needs of registers and local memory are known in advance, and compiled kernels
+with the statistics that a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinyinfer.backends.qcom.statistics import CompiledKernel, CompilerStatistics, LoopStatistics
 
 HALF = "#pragma OPENCL EXTENSION cl_khr_fp16 : enable\n"
 SAMPLER = "__constant sampler_t S = CLK_NORMALIZED_COORDS_FALSE | CLK_ADDRESS_CLAMP | CLK_FILTER_NEAREST;\n"
@@ -42,3 +50,10 @@ def image_matmul(sampler: bool) -> str:
     lines.append("}")
     lines += [f"write_imageh(o, (int2)(x, 4 * y + {i}), c{i});" for i in range(4)]
     return "\n".join([*lines, "}"])
+
+
+def compiled_kernel(loops: Sequence[LoopStatistics] = (), **statistics: Any) -> CompiledKernel:
+    """A kernel of which the compiler said this; everything else is zero."""
+    fields = CompilerStatistics.__dataclass_fields__
+    said = CompilerStatistics(**{**dict.fromkeys(fields, 0), "double_wave": False, "waves": 16, **statistics})
+    return CompiledKernel("k", "a630", said, tuple(loops), 1024, 0, 0, "")
