@@ -96,9 +96,9 @@ def _whole_loop(
     if whole is None or not may_be_whole(body):
         return None
     nbytes, flops = (sum(getattr(x, what) for x in hosted) for what in ("bytes", "flops"))
-    costs = {n: kernel_cost(body, n, len(hosted), nbytes, flops) for n in whole.choices}
+    costs = {n: kernel_cost(whole.costs, body, n, len(hosted), nbytes, flops) for n in whole.choices}
     groups = min(costs, key=lambda n: costs[n])
-    if costs[groups] >= host_cost(body, len(hosted)):
+    if costs[groups] >= host_cost(whole.costs, body, len(hosted)):
         return None
     own = Parameters()
     _, steps = build_steps(graph, whole.body(groups), options, own)

@@ -33,6 +33,24 @@ LOOP_GROUP, LOOP_GROUPS = 512, 128
 
 
 @dataclass(frozen=True)
+class LoopCosts:
+    """What decides whether one kernel runs a loop, in microseconds; measured on an H100."""
+
+    launch: float = 8.0
+    """The host's launch of a kernel, or the shortest kernel, whichever is longer."""
+    read: float = 20.0
+    """Waiting for a condition, and reading it."""
+    phase: float = 1.5
+    """A phase of one group that computes next to nothing, with its barrier."""
+    meeting: float = 2.0
+    """The same where groups wait for each other."""
+    nbytes: float = 60e3
+    """Bytes from beyond a compute unit's cache that one group gets in a microsecond."""
+    flops: float = 100e3
+    """Operations that it does."""
+
+
+@dataclass(frozen=True)
 class GpuModel:
     """A device of work-items: the largest group, in all and along each dimension, bytes of local memory for a
     group, compute units, and work-items that run in step."""
@@ -62,6 +80,7 @@ class GpuModel:
     loop_groups: int = 1
     """Groups that one kernel may run a loop on: more than 1 where all of them run at the same time, so that
     they can wait for each other; 0 where loops are left to the host."""
+    loop_costs: LoopCosts = LoopCosts()
 
     @property
     def plenty(self) -> int:

@@ -18,21 +18,7 @@ from tinyinfer.runtime.plan import BufferRef, Launch, LoopLaunch
 
 if TYPE_CHECKING:
     from tinyinfer.kernels.plan import KernelPrinter
-
-LAUNCH = 8.0
-"""Microseconds that the host's launch of a kernel takes, or the shortest kernel, whichever is longer."""
-
-READ = 20.0
-"""Microseconds that the host takes to wait for a condition, and to read it."""
-
-PHASE = 1.5
-"""Microseconds of a phase of one group that computes next to nothing, with its barrier."""
-
-MEETING = 2.0
-"""The same where groups wait for each other."""
-
-GROUP_BYTES, GROUP_FLOPS = 60e3, 100e3
-"""Bytes from beyond a compute unit's cache, and operations, that one group gets done in a microsecond."""
+    from tinyinfer.kernels.schedule_gpu import LoopCosts
 
 LONGEST = 50e3
 """Microseconds that one kernel may take: drivers end kernels that hang, and screens wait for long ones."""
@@ -58,6 +44,10 @@ class WholeLoopPrinter(Protocol):
     """What a device that can run loops as one kernel adds to a KernelPrinter."""
 
     @property
+    def costs(self) -> LoopCosts:
+        """What iterations cost on the device."""
+
+    @property
     def choices(self) -> tuple[int, ...]:
         """The numbers of groups that a loop may run on."""
 
@@ -79,15 +69,17 @@ def may_be_whole(body: LoopBody) -> bool:
     return all(x.op not in ("LOOP", "LOOP_OUTPUT") for x in body.graph.nodes())
 
 
-def host_cost(body: LoopBody, launches: int) -> float:
+def host_cost(costs: LoopCosts, body: LoopBody, launches: int) -> float:
     """Microseconds of an iteration whose launches are the host's."""
-    return launches * LAUNCH + (READ if body.conditional else 0.0)
+    return launches * costs.launch + (costs.read if body.conditional else 0.0)
 
 
-def kernel_cost(body: LoopBody, groups: int, phases: int, nbytes: float, flops: float) -> float:
+def kernel_cost(
+    costs: LoopCosts, body: LoopBody, groups: int, phases: int, nbytes: float, flops: float
+) -> float:
     """Microseconds of an iteration that is part of a kernel; infinite where that would take too long."""
-    one = phases * (PHASE if groups == 1 else MEETING)
-    one += (nbytes / GROUP_BYTES + flops / GROUP_FLOPS) / groups
+    one = phases * (costs.phase if groups == 1 else costs.meeting)
+    one += (nbytes / costs.nbytes + flops / costs.flops) / groups
     return one if one * body.steps <= LONGEST else float("inf")
 
 

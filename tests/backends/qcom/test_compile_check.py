@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from compiled import graph_of
 from image_graphs import GRAPHS, image_case
+from loop_graphs import normalised, recurrent
 
 from tinyinfer import config
 from tinyinfer.backends.qcom.capabilities import find_gpu
@@ -27,6 +28,17 @@ def test_every_kernel_compiles(name, ir3):
     assert {r.name for r in reports} == {x.kernel.name for x in plan.launches}
     totals = summary(reports)
     assert totals.kernels == len(reports) and totals.contractions and 0 <= totals.share <= 1
+
+
+@pytest.mark.parametrize("gpu", ["a630", "a740"])
+@pytest.mark.parametrize("graph", [recurrent(True), normalised()], ids=["recurrent", "normalised"])
+def test_loops_are_kernels_that_do_not_spill(graph, gpu, ir3):
+    ir3(gpu)
+    plan = QcomDevice(gpu).plan(graph, CompileOptions())
+    reports = compile_check(plan, find_gpu(gpu))
+    (report,) = [r for r in reports if r.name.startswith("loop_")]
+    assert all(x.loop is None for x in plan.launches) and report.work_items == find_gpu(gpu).wave_size
+    assert summary(reports).spilling == 0
 
 
 def test_a_kernel_that_does_not_compile_is_an_error_that_names_it(ir3):

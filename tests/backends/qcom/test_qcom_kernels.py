@@ -8,6 +8,7 @@ from compiled import graph_of
 from device_cases import joined
 from image_graphs import GRAPHS, image_case
 from image_runs import largest_error, plan_of, run_plan
+from loop_graphs import normalised
 from opencl_runs import quick_builds
 
 from tinyinfer.ir import build
@@ -41,6 +42,17 @@ def test_random_graphs_for_a_gpu_of_fewer_registers(storage, images):
     with quick_builds():
         error = largest_error(run_plan(plan, program.feeds, images), wanted)
     assert error <= (EXACT if storage == "float32" else HALVES) and plan.images
+
+
+def test_loops_of_one_wave(images):
+    graph = normalised()
+    random = np.random.default_rng(0)
+    feeds = {n: random.random(x.shape, dtype=np.float32) for n, x in graph.inputs.items()}
+    plan = plan_of(graph, "a630", "float32")
+    assert all(x.loop is None for x in plan.launches)
+    with quick_builds():
+        got = run_plan(plan, feeds, images)
+    assert largest_error(got, evaluate(list(graph.outputs.values()), feeds)) <= EXACT
 
 
 @pytest.mark.sweep

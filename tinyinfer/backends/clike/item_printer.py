@@ -51,7 +51,7 @@ class WholeLoops:
 
     def __init__(self, machine: GpuModel, dialect: Dialect):
         self.machine, self.dialect = machine, dialect
-        self.choices = tuple(sorted({1, machine.loop_groups}))
+        self.costs, self.choices = machine.loop_costs, tuple(sorted({1, machine.loop_groups}))
 
     def body(self, groups: int) -> ItemPrinter:
         return ItemPrinter(self.machine.loop_body(groups), self.dialect)

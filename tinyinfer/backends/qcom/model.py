@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from tinyinfer.backends.qcom.capabilities import AdrenoGpu
 from tinyinfer.kernels.image import ImageLimits
-from tinyinfer.kernels.schedule_gpu import GpuModel
+from tinyinfer.kernels.schedule_gpu import GpuModel, LoopCosts
 
 WRITTEN_OUT = 18
 """Two neighbours' windows of 3 x 3; larger windows are loops, whose reads do not all wait in registers."""
 
 LARGE_FILE = 96
 """Registers that let blocks of four float vectors keep at least 12 waves in flight."""
+
+LOOP_COSTS = LoopCosts(launch=15.0, read=100.0, phase=2.0, nbytes=6e3, flops=20e3)
+"""Not measured: a single wave waits 400 cycles for the 4 KiB that it asks for, and issues in every fourth."""
 
 
 def adreno_model(gpu: AdrenoGpu, storage: str = "float16") -> GpuModel:
@@ -32,5 +35,5 @@ def adreno_model(gpu: AdrenoGpu, storage: str = "float16") -> GpuModel:
         vectors=(1,),
         group=group,
         written_out=WRITTEN_OUT,
-        loop_groups=0,
+        loop_costs=LOOP_COSTS,
     )
