@@ -6,7 +6,7 @@ cases are joined into programs, and what differs by its op only is one kernel: r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from random_graphs import DTYPES, FLOATS, GENERATORS, INTEGERS, Case, Feeder, case
@@ -86,15 +86,15 @@ def spread(x: Node, count: int) -> Node:
     return build.expand(x, (count, *x.shape))
 
 
-def operations(dtype: str, chosen: Iterable[str] = ELEMENTWISE) -> Case:
-    """Every op that means something for a dtype, on all pairs of special values.
+def operations(dtype: str, values: str = "") -> Case:
+    """Every op that means something for a dtype, on all pairs of special values, those of `values` if given.
 
     Two outputs, a row for each op: of ops whose result is of the dtype, and of comparisons. Shifts go beyond
     the width.
     """
-    special = special_values(dtype)
+    special = special_values(values or dtype).astype(dtype)
     a, b = (v.ravel() for v in np.meshgrid(special, special, indexing="ij"))
-    ops = [op for op in chosen if op not in ("CAST", "BITCAST") and defined(op, dtype)]
+    ops = [op for op in ELEMENTWISE if op not in ("CAST", "BITCAST") and defined(op, dtype)]
     feeds = {"a": a, "b": b, "c": np.arange(a.size) % 3 == 0}
     if dtype in FLOATS:
         # argument reduction of numbers beyond 2^53 has no meaning left to agree on
@@ -228,10 +228,10 @@ def scatters(combine: str, dtype: str) -> Case:
     return Case([elements(x, u, at, 0, combine), rows(x, u, row, combine)], feeds)
 
 
-def of_dtype(dtype: str, dtypes: Sequence[str]) -> Cases:
-    """Everything that is said of one dtype, on a device that has `dtypes`."""
+def of_dtype(dtype: str, dtypes: Sequence[str], values: str = "") -> Cases:
+    """Everything that is said of one dtype, on a device that has `dtypes`; `values` as in `operations`."""
     made = {
-        "operations": operations(dtype),
+        "operations": operations(dtype, values),
         "casts": casts(dtype, dtypes),
         "bitcasts": bitcasts(dtype, dtypes),
         "reductions": reductions(dtype),

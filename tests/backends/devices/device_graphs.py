@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from device_cases import Cases, defined, select, spread
 from image_graphs import GRAPHS, image_case
-from loop_graphs import counted, recurrent
+from loop_graphs import counted, normalised, recurrent
 from random_graphs import Case
 
 from tinyinfer.ir import build
@@ -70,6 +70,7 @@ def _swapped() -> Graph:
 def loops() -> Cases:
     """Loops over rows, loops that a number or a condition from data ends, at once too, and loops in loops."""
     made = {"forwards": _case(recurrent(False)), "backwards": _case(recurrent(True))}
+    made["normalised"] = _case(normalised())
     for count in (-1, 0, 5, 9):
         made[f"count {count}"] = _case(counted(), count=np.array(count))
     for limit, enter in ((0.0, True), (11.0, True), (11.0, False)):
@@ -115,7 +116,7 @@ def image_arithmetic() -> Case:
 IMAGE_SEEDS = 2
 
 
-def image_programs(name: str, first: int = 0, count: int = IMAGE_SEEDS) -> Cases:
+def image_program(name: str, first: int = 0, count: int = IMAGE_SEEDS) -> Cases:
     """Random graphs of one kind whose values fill texels."""
     made = {f"{name} {seed}": image_case(name, seed) for seed in range(first, first + count)}
     for chosen in made.values():
@@ -123,5 +124,5 @@ def image_programs(name: str, first: int = 0, count: int = IMAGE_SEEDS) -> Cases
     return made
 
 
-IMAGE_PROGRAMS = {name: (lambda name=name: image_programs(name)) for name in GRAPHS}
+IMAGE_PROGRAMS = {name: (lambda name=name: image_program(name)) for name in GRAPHS}
 IMAGE_PROGRAMS["arithmetic"] = lambda: {"arithmetic": image_arithmetic()}

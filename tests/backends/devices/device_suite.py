@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from c_programs import compile_all
-from compiled import CACHE, assert_close
+from compiled import CACHE, assert_close, graph_of
+from device_cases import Cases, computed, joined
+from opencl_runs import quick_builds
 from random_graphs import DTYPES, Case
 
 from tinyinfer.backends.clike.item_printer import ItemPrinter
@@ -26,6 +28,7 @@ from tinyinfer.backends.opencl.executable import OpenclExecutable
 from tinyinfer.backends.qcom.device import QcomDevice
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.node import Graph
+from tinyinfer.ir.oracle import evaluate
 from tinyinfer.kernels.plan import KernelPrinter, build_plan
 from tinyinfer.runtime.plan import Plan
 
@@ -42,6 +45,8 @@ class SuiteDevice:
 
     name: str
     dtypes: tuple[str, ...] = DTYPES
+    range_of: dict[str, str] = {}
+    """By dtype the one whose range its functions are good for, where that is smaller."""
 
     def missing(self) -> str | None:
         """What this machine lacks to run it."""
@@ -131,6 +136,7 @@ class Qcom(Opencl):
     def __init__(self, storage: str, gpu: str = "a630"):
         super().__init__()
         self.name, self.storage, self.adreno = f"QCOM-{storage}", storage, QcomDevice(gpu, storage)
+        self.range_of = {"float32": storage}
 
     def missing(self) -> str | None:
         reason = super().missing()
@@ -168,3 +174,19 @@ def usable(device: SuiteDevice) -> SuiteDevice:
             pytest.fail(reason)
         pytest.skip(reason)
     return device
+
+
+def check_program(cases: Cases, device: SuiteDevice, folder: Path) -> Plan:
+    """Run as one program the cases that the device has the dtypes for, and compare each with the oracle."""
+    chosen_cases = computed(cases, device.dtypes)
+    program = joined(list(chosen_cases.values()))
+    plan = device.plan(graph_of(*program.outputs))
+    with quick_builds():
+        results = iter(device.run(plan, program.feeds, folder))
+    for name, chosen in chosen_cases.items():
+        for number, wanted in enumerate(evaluate(chosen.outputs, chosen.feeds)):
+            try:
+                device.compare(next(results), wanted, chosen)
+            except AssertionError as error:
+                raise AssertionError(f"{name}, output {number}: {error}") from None
+    return plan

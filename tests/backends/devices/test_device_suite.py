@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from compiled import graph_of
-from device_cases import PROGRAMS, Cases, computed, defined, joined, of_dtype
-from device_graphs import IMAGE_PROGRAMS, loops
-from device_suite import SUITE, Qcom, SuiteDevice, usable
-from opencl_runs import quick_builds
+from device_cases import PROGRAMS, computed, defined, of_dtype, random_cases
+from device_graphs import GRAPHS, IMAGE_PROGRAMS, image_program, loops
+from device_suite import SUITE, Qcom, SuiteDevice, check_program, usable
+from random_graphs import GENERATORS
 
 from tinyinfer.ir import verify
 from tinyinfer.ir.node import Node, topological_order
 from tinyinfer.ir.ops import ELEMENTWISE, REDUCE
-from tinyinfer.ir.oracle import evaluate
-from tinyinfer.runtime.plan import Plan
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -24,27 +21,11 @@ def device(request) -> SuiteDevice:
     return usable(SUITE[request.param])
 
 
-def check_program(cases: Cases, device: SuiteDevice, folder) -> Plan:
-    """Run as one program the cases that the device has the dtypes for, and compare each with the oracle."""
-    chosen_cases = computed(cases, device.dtypes)
-    program = joined(list(chosen_cases.values()))
-    plan = device.plan(graph_of(*program.outputs))
-    with quick_builds():
-        results = iter(device.run(plan, program.feeds, folder))
-    for name, chosen in chosen_cases.items():
-        for number, wanted in enumerate(evaluate(chosen.outputs, chosen.feeds)):
-            try:
-                device.compare(next(results), wanted, chosen)
-            except AssertionError as error:
-                raise AssertionError(f"{name}, output {number}: {error}") from None
-    return plan
-
-
 @pytest.mark.parametrize(
     "device, dtype", [(n, t) for n, d in SUITE.items() for t in d.dtypes], indirect=["device"]
 )
 def test_dtype(dtype, device, tmp_path):
-    check_program(of_dtype(dtype, device.dtypes), device, tmp_path)
+    check_program(of_dtype(dtype, device.dtypes, device.range_of.get(dtype, "")), device, tmp_path)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -61,6 +42,17 @@ def test_images(name, device, tmp_path):
     """QCOM keeps values and weights of these in images."""
     plan = check_program(IMAGE_PROGRAMS[name](), device, tmp_path)
     assert not isinstance(device, Qcom) or (plan.images and plan.parameter_images)
+
+
+KINDS = {**dict.fromkeys(GENERATORS, random_cases), **dict.fromkeys(GRAPHS, image_program)}
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("batch", range(8))
+def test_many_random_graphs(name, batch, device, tmp_path):
+    for first in range(1000 + 20 * batch, 1020 + 20 * batch, 4):
+        check_program(KINDS[name](name, first, 4), device, tmp_path)
 
 
 def _every_node(outputs: list[Node]) -> list[Node]:

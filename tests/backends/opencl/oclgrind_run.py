@@ -1,5 +1,5 @@
-"""What runs in Oclgrind's process: `python oclgrind_run.py graphs FIRST COUNT`, `model FILE FEEDS.npz`,
-`loops` or `mistakes`."""
+"""What runs in Oclgrind's process: `python oclgrind_run.py graphs FIRST COUNT`, `images DEVICE FIRST COUNT`,
+`model DEVICE FILE FEEDS.npz`, `loops` or `mistakes`. Devices are those of the device suite."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from pathlib import Path
 import numpy as np
 
 TESTS = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TESTS), str(TESTS / "kernels"), str(TESTS / "backends" / "clike")]
+FOLDERS = [TESTS / "kernels", *(TESTS / "backends" / x for x in ("clike", "qcom", "devices"))]
+sys.path[:0] = [str(TESTS), *map(str, FOLDERS)]
 
 from device_cases import random_cases  # noqa: E402
+from device_graphs import GRAPHS, image_program  # noqa: E402
+from device_suite import SUITE, check_program  # noqa: E402
 from loop_graphs import counted, normalised, recurrent  # noqa: E402
-from opencl_runs import MODELS, check, executable, run  # noqa: E402
+from opencl_runs import MODELS, check, run  # noqa: E402
 from random_graphs import GENERATORS  # noqa: E402
 
 from tinyinfer.backends.opencl.device import OpenclDevice  # noqa: E402
 from tinyinfer.backends.opencl.platforms import opencl  # noqa: E402
 from tinyinfer.frontend.onnx import import_graph, load_model  # noqa: E402
 from tinyinfer.ir.passes import optimize  # noqa: E402
-from tinyinfer.ir.passes.storage_types import use_storage_types  # noqa: E402
 
 RACE = """
 __kernel void race(__global float *out) {
@@ -38,12 +40,17 @@ def graphs(first: int, count: int) -> None:
             check(random_cases(name, first, count), OpenclDevice(), model)
 
 
-def model(path: str, feeds: str) -> None:
-    """One run of a model."""
-    device, arrays = OpenclDevice(), dict(np.load(feeds))
+def images(device: str, first: int, count: int) -> None:
+    """Random graphs whose values fill texels, against the oracle."""
+    for name in GRAPHS:
+        check_program(image_program(name, first, count), SUITE[device], Path())
+
+
+def model(device: str, path: str, feeds: str) -> None:
+    """A model, run twice."""
+    arrays = dict(np.load(feeds))
     graph = import_graph(load_model(path), {name: value.shape for name, value in arrays.items()})
-    made = executable(optimize(use_storage_types(graph)), device)
-    made.run([np.ascontiguousarray(arrays[spec.name]) for spec in made.inputs])
+    SUITE[device].run(SUITE[device].model_plan(graph), arrays, Path())
 
 
 def loops() -> None:
@@ -67,7 +74,9 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     what, *arguments = sys.argv[1:]
     if what == "graphs":
-        graphs(int(arguments[0]), int(arguments[1]))
+        graphs(*map(int, arguments))
+    elif what == "images":
+        images(arguments[0], *map(int, arguments[1:]))
     elif what == "model":
         model(*arguments)
     elif what == "loops":

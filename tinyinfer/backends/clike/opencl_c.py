@@ -91,17 +91,21 @@ static inline float ti_exp_float(float x) {
     return exp(x);
 }""",
     # Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: to 1.5e-7
+    # near zero by their series: a difference of approximations has no digits left there
     "ti_short_erf": """\
 static inline float ti_short_erf(float x) {
-    const float a = fabs(x);
+    const float a = fabs(x), s = x * x;
     const float t = native_recip(1.0f + 0.3275911f * a);
     const float low = (-0.284496736f + (1.421413741f + (-1.453152027f + 1.061405429f * t) * t) * t) * t;
-    const float y = 1.0f - (0.254829592f + low) * t * native_exp(-a * a);
-    return copysign(y, x);
+    const float far = 1.0f - (0.254829592f + low) * t * native_exp(-s);
+    const float near = 1.12837917f + s * (-0.376126389f + s * (0.112837917f - 0.0268661706f * s));
+    return s < 0.25f ? x * near : copysign(far, x);
 }""",
     "ti_short_tanh": """\
 static inline float ti_short_tanh(float x) {
-    return 1.0f - 2.0f * native_recip(native_exp(2.0f * x) + 1.0f);
+    const float s = x * x;
+    const float far = 1.0f - 2.0f * native_recip(native_exp(2.0f * x) + 1.0f);
+    return s < 0.25f ? x * (1.0f + s * (-0.333333333f + s * (0.133333333f - 0.0539682540f * s))) : far;
 }""",
     "ti_lane": """\
 static inline float ti_lane(float4 texel, int lane) {
