@@ -295,7 +295,8 @@ def test_the_built_program_is_kept(sanitized: Path, fake: Path, recurrent: Path,
     assert built() == f"built source: {options}"
     assert [built(), built()] == [f"built a binary: {options}"] * 2
     kept = cache.read_bytes()
-    for damaged in (b"", kept[:-1], kept[:40], b"?" + kept[1:], kept[:-1] + b"?"):
+    flipped = [bytes([kept[0] ^ 1]) + kept[1:], kept[:-1] + bytes([kept[-1] ^ 1])]
+    for damaged in (b"", kept[:-1], kept[:40], *flipped):
         cache.write_bytes(damaged)
         assert built() == f"built source: {options}"
         assert cache.read_bytes() == kept

@@ -89,7 +89,8 @@ _POSITIVE = ("LOG", "SQRT", "RECIP", "POW")
 
 
 def image_arithmetic() -> Case:
-    """Every continuous op of floats, every reduction, and movements of 7 x 5 pixels of 12 channels."""
+    """Every continuous op of floats, every reduction, and movements of 7 x 5 pixels of 12 channels, some of
+    them infinite or NaN."""
     rng = np.random.default_rng(4)
     first = build.input_node("x", (1, 3, 7, 5), "float32")
     w = build.constant((rng.standard_normal((12, 3, 1, 1)) / 2).astype(np.float32))
@@ -110,7 +111,9 @@ def image_arithmetic() -> Case:
     outputs.append(build.pad(build.flip(x, [3]), [0, 0, 1, 0], [0, 0, 0, 2], 2.0))
     outputs.append(build.permute(x, [0, 3, 1, 2]))
     outputs.append(build.reshape(build.expand(x, (2, *x.shape[1:])), (24, 35)))
-    return Case(outputs, {"x": rng.standard_normal(first.shape).astype(np.float32)}, scale=10.0, factor=2.0)
+    feed = rng.standard_normal(first.shape).astype(np.float32)
+    feed[0, 0, 0, 1], feed[0, 1, 3, 2], feed[0, 2, 6, 4] = np.inf, np.nan, -np.inf
+    return Case(outputs, {"x": feed}, scale=10.0, factor=2.0)
 
 
 IMAGE_SEEDS = 2
