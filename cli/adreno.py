@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tinyinfer.bundle.build import BuildReport
     from tinyinfer.bundle.kernel_check import TargetCheck
 
+SHOWN = 3
+"""Names of values in float32 that are listed without -v."""
+
 TITLE = 60
 """Characters of a kernel's ONNX names that a table shows."""
 
@@ -42,6 +45,18 @@ def summary_text(said: Mapping[str, Any]) -> str:
         f" {good} of {contractions} contractions{share} have {ENOUGH_WAVES} waves or more;"
         f" {said['instructions']} instructions; at worst {said['registers']} registers, {said['waves']} waves"
     )
+
+
+def islands_text(said: Mapping[str, Any], verbose: bool) -> str:
+    """What of a target is float32 among halves (`Islands.as_dict`), in a line; all names with `verbose`."""
+    names, before = said["float32"], said["error_in_halves"]
+    counted = f"{len(names)} of {said['stored_in_images']} values and weights in float32, others in halves"
+    seen = "not finite" if before is None else f"{before:.2%}"
+    if not names:
+        return f"all {said['stored_in_images']} values and weights in halves; outputs change by {seen}"
+    shown = names if verbose else names[:SHOWN]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    return f"{counted}; outputs change by {said['error']:.2%} instead of {seen}: {', '.join(shown)}{more}"
 
 
 def halves_lines(report: BuildReport) -> list[str]:

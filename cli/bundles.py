@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.adreno import summary_text
+from cli.adreno import islands_text, summary_text
 from cli.errors import BadInput
 from cli.report import bytes_text, print_json, shape_text, table
 from tinyinfer.bundle.container import Container
@@ -44,7 +44,7 @@ def inspect_bundle(path: str, target: str | None, as_json: bool, verbose: int) -
     click.echo("sections\n" + table(rows, ("  kind", "target", "size", "offset"), right=(2, 3)))
     click.echo("targets, best first")
     for entry in facts["targets"]:
-        _print_target(entry, manifest)
+        _print_target(entry, manifest, verbose > 0)
     _print_launches(facts, verbose)
 
 
@@ -73,7 +73,7 @@ def _value_row(entry: Mapping[str, Any]) -> tuple[str, ...]:
     return f"  {entry.get('name')}", str(entry.get("dtype")), shape_text(entry.get("shape", ())), only
 
 
-def _print_target(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+def _print_target(entry: Mapping[str, Any], manifest: Mapping[str, Any], verbose: bool) -> None:
     named = [t for t in manifest.get("targets", ()) if t.get("name") == entry["name"]]
     said: Mapping[str, Any] = named[0] if named else {}
     verdict = "runs here" if entry["runs_here"] else entry["reason"]
@@ -86,7 +86,11 @@ def _print_target(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> None
     )
     if "check" in said:
         click.echo(f"    {summary_text(said['check'])}")
-    elif entry["name"].startswith("qcom:"):
+    if "islands" in said:
+        click.echo(f"    {islands_text(said['islands'], verbose)}")
+    elif "storage" in said:
+        click.echo(f"    values and weights are stored in {said['storage']}")
+    if "check" not in said and entry["name"].startswith("qcom:"):
         click.echo("    its kernels were not compiled for the GPU when it was made")
 
 

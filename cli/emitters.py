@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.adreno import check_lines, halves_lines
+from cli.adreno import check_lines, halves_lines, islands_text
 from cli.errors import BadInput
 from cli.report import bytes_text, print_json
 
@@ -90,6 +90,11 @@ def _bundle_lines(request: Request, place: Path, report: BuildReport) -> list[st
     checks = {target.name: target.check for target in report.targets if target.check is not None}
     lines += check_lines(checks, request.verbose)
     lines += [
+        f"  {target.name}: {islands_text(target.islands.as_dict(), request.verbose)}"
+        for target in report.targets
+        if target.islands is not None
+    ]
+    lines += [
         f"  golden {error.name}: differs by {error.seen:.3g} at most, {error.allowed:.3g} allowed"
         + (" (more than its type alone would: rounding decides between steps)" if error.widened else "")
         for error in report.errors
@@ -102,7 +107,7 @@ def _bundle_lines(request: Request, place: Path, report: BuildReport) -> list[st
 def emit_opencl(request: Request) -> None:
     """A folder with the OpenCL C of each target, whose kernels are checked as those of a bundle."""
     from tinyinfer.backends.opencl.target import OpenclTarget
-    from tinyinfer.bundle.code import opencl_code
+    from tinyinfer.bundle.code import island_finder, opencl_code
     from tinyinfer.bundle.kernel_check import TargetCheck
     from tinyinfer.bundle.source import read_source
     from tinyinfer.frontend.onnx import load_model
@@ -120,9 +125,10 @@ def emit_opencl(request: Request) -> None:
     files: dict[str, bytes] = {}
     facts, lines = [], list(notes)
     checks: dict[str, TargetCheck] = {}
+    finder = island_finder(source, options)
     with source.model.limits.spending():
         for target in targets:
-            made = opencl_code(source, target, options, request.tell)
+            made = opencl_code(source, target, options, request.tell, finder)
             file = f"{target.name.replace(':', '-')}.cl"
             files[file] = made.code
             if made.check is not None:
@@ -292,10 +298,11 @@ def _folder(request: Request, language: str) -> Path:
 
 
 def _targets(request: Request, default: str = "CPU") -> list[Target]:
+    from tinyinfer.backends.qcom.options import STORAGE
     from tinyinfer.bundle.targets import find_targets
 
     try:
-        return find_targets(request.devices or (default,))
+        return find_targets(request.devices or (default,), STORAGE[request.options.precision])
     except ValueError as error:
         raise BadInput(f"--device: {error}") from None
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.errors import BadInput
+from tinyinfer.backends.qcom.options import AUTO, FP16, PRECISIONS
 from tinyinfer.errors import TinyInferError
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ class SessionChoice:
     threads: int = 0
     unfused: bool = False
     max_memory: str = ""
+    precision: str = AUTO
     input_shapes: dict[str, tuple[int, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.precision == FP16:
+            refuse_halves(self.devices or ("CPU",))
         self.input_shapes = {}
         for name, shape in map(parse_shape, self.shapes):
             if name in self.input_shapes:
@@ -92,11 +96,13 @@ class SessionChoice:
             if not name or not equals:
                 raise BadInput(f"--device-option {text!r}: expected NAME=VALUE, for example priority=low")
             options[name] = value
+        if self.precision != AUTO and any(map(_stores_halves, devices)):
+            options["precision"] = self.precision
         try:
             taken = any(is_known(name) and takes_options(name) for name in devices)
         except ValueError as error:
             raise BadInput(str(error)) from None
-        if options and not taken:
+        if self.device_options and not taken:
             raise BadInput("--device-option: no device that was named with --device has options; QCOM has")
         return options
 
@@ -187,6 +193,14 @@ session_options = _packed(
         " default, recording is on or off.",
     ),
     click.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default=AUTO,
+        show_default=True,
+        help="What QCOM stores between kernels: fp16 are halves, fp32 floats, auto halves where they are"
+        " exact enough; sums are floats. Other devices take the model's types: auto or fp32.",
+    ),
+    click.option(
         "--shape",
         "shapes",
         multiple=True,
@@ -208,7 +222,8 @@ session_options = _packed(
         help="Most memory of the compiled model (512M, 4G) [default: the machine's].",
     ),
 )
-"""MODEL --device --device-option --shape --threads --unfused --max-memory, as the argument `choice`."""
+"""MODEL --device --device-option --precision --shape --threads --unfused --max-memory, as the argument
+`choice`."""
 
 input_options = _packed(
     "inputs",
@@ -240,6 +255,20 @@ input_options = _packed(
     click.option("--invert", is_flag=True, help="Swap black and white of pictures."),
 )
 """FILES --input --seed and what is done to pictures, as the argument `inputs`."""
+
+
+def refuse_halves(devices: Sequence[str]) -> None:
+    """BadInput where halves are asked for and one of the devices does not store them."""
+    for name in devices:
+        if not _stores_halves(name):
+            raise BadInput(
+                f"--precision fp16: {name} takes float32 as it is (fp32); QCOM is the device that"
+                " stores halves"
+            )
+
+
+def _stores_halves(name: str) -> bool:
+    return name.partition(":")[0].upper() == "QCOM"
 
 
 def parse_size(flag: str, text: str) -> int:

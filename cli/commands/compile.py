@@ -14,7 +14,8 @@ from click.core import ParameterSource
 from cli.emitters import EMITTERS, CFlags, Request
 from cli.errors import BadInput, reports_errors
 from cli.feeds import read_array
-from cli.options import json_option, parse_shape, parse_size, verbose_option
+from cli.options import json_option, parse_shape, parse_size, refuse_halves, verbose_option
+from tinyinfer.backends.qcom.options import AUTO, FP16, PRECISIONS
 
 
 @click.command("compile")
@@ -120,7 +121,12 @@ from cli.options import json_option, parse_shape, parse_size, verbose_option
     "tells the size of --emit c, as 'arm-none-eabi-gcc -mthumb -O2' [default: this machine's].",
 )
 @click.option(
-    "--precision", default="fp32", show_default=True, help="How floats are stored and computed; fp32 only."
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=AUTO,
+    show_default=True,
+    help="What QCOM stores between kernels: fp16 are halves, fp32 floats, auto halves where they are exact"
+    " enough for the golden inputs; sums are floats. Other devices take the model's types: auto or fp32.",
 )
 @json_option
 @verbose_option
@@ -160,11 +166,8 @@ def command(
     from tinyinfer.bundle.build import BuildOptions
     from tinyinfer.bundle.tuned import TuneOptions, read_tunings
 
-    if precision != "fp32":
-        raise BadInput(
-            f"--precision {precision}: kernels compute in the types that the model has, and fp32 is what"
-            " leaves its float32 as it is; there is no other yet"
-        )
+    if precision == FP16:
+        refuse_halves(devices or ("CPU",))
     if no_golden and inputs:
         raise BadInput("--input gives golden vectors, and --no-golden leaves them out")
     context = click.get_current_context()
@@ -183,6 +186,7 @@ def command(
         signer=_signer(key) if key is not None else None,
         threads=threads,
         tune=TuneOptions(tune, read_tunings(tune_from) if tune_from is not None else None),
+        precision=precision,
     )
     progress = _Progress()
     request = Request(

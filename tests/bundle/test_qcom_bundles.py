@@ -23,7 +23,7 @@ from tinyinfer.bundle.plan_reader import read_plan, read_program
 from tinyinfer.bundle.targets import find_targets
 from tinyinfer.bundle.verify import verify_bundle
 from tinyinfer.bundle.weights import Weights
-from tinyinfer.errors import EPFail, InvalidBundle
+from tinyinfer.errors import EPFail, InvalidArgument, InvalidBundle
 
 DIGITS = REPOSITORY / "models" / "digits" / "digits.onnx"
 NAMES = ["OPENCL", "qcom:a630", "qcom:a660", "CPU"]
@@ -229,3 +229,17 @@ def test_the_launcher_refuses_other_devices(tmp_path: Path, runner: Path, fake: 
     build_bundle(DIGITS, find_targets(["qcom:a630"]), path, BuildOptions(golden=False))
     done = run(runner, path, "info", "--opencl", "", "--library", str(fake))
     assert done.returncode == 2 and "qcom:a630 is for Adreno" in done.stderr
+
+
+def test_islands_are_in_the_manifest_and_a_precision_without_them_is_kept(bundle: Path, tmp_path: Path):
+    said = {t["name"]: t for t in describe_bundle(Container.open(bundle))["manifest"]["targets"]}
+    islands = said["qcom:a630"]["islands"]
+    assert said["qcom:a630"]["storage"] == "float16" and "storage" not in said["opencl"]
+    assert islands["stored_in_images"] > 0 and islands["error"] <= 0.01
+    path, options = tmp_path / "wide.tinf", BuildOptions(golden=False, precision="fp32")
+    report = build_bundle(DIGITS, find_targets(["qcom:a630"], "float32"), path, options)
+    manifest = describe_bundle(Container.open(path))["manifest"]
+    assert manifest["options"]["precision"] == "fp32" and manifest["targets"][0]["storage"] == "float32"
+    assert "islands" not in manifest["targets"][0] and report.targets[0].islands is None
+    with pytest.raises(InvalidArgument, match="precision that it was compiled with"):
+        devices.QcomTargetDevice.with_options(object.__new__(devices.QcomTargetDevice), {"precision": "fp16"})

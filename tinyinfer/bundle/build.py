@@ -15,9 +15,11 @@ from tinyinfer.backends.cpu.device import CpuDevice
 from tinyinfer.backends.cpu.machine import choose
 from tinyinfer.backends.cpu.target import CpuTarget
 from tinyinfer.backends.opencl.target import OpenclTarget
+from tinyinfer.backends.qcom.islands import IslandFinder
+from tinyinfer.backends.qcom.options import AUTO
 from tinyinfer.backends.qcom.target import QcomTarget
 from tinyinfer.backends.registry import unavailable_reason
-from tinyinfer.bundle.code import Tell, machine_code, opencl_code
+from tinyinfer.bundle.code import Tell, island_finder, machine_code, opencl_code
 from tinyinfer.bundle.container import Section, Signer, save_bundle, write_bundle
 from tinyinfer.bundle.devices import NoTarget
 from tinyinfer.bundle.golden import write_golden
@@ -59,6 +61,8 @@ class BuildOptions:
     threads: int = 0
     tune: TuneOptions = TuneOptions()
     compile_options: CompileOptions = CompileOptions()
+    precision: str = AUTO
+    """Of targets that store halves: "auto" makes what halves are too coarse for float32, "fp16" does not."""
 
     def check_memory(self, what: str, plan: Plan) -> None:
         """Fail where a run of `plan` takes more than `max_bytes`."""
@@ -76,6 +80,7 @@ class BuildOptions:
             "deterministic": self.compile_options.deterministic,
             "stored_weights": "expanded" if self.expanded_weights else "compact",
             "tuned": sorted(tunings),
+            "precision": self.precision,
         }
 
 
@@ -95,7 +100,11 @@ class BuildReport:
     def as_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
         targets = [
-            {**asdict(replace(t, check=None)), "check": t.check.as_dict() if t.check is not None else None}
+            {
+                **asdict(replace(t, check=None, islands=None)),
+                "check": t.check.as_dict() if t.check is not None else None,
+                "islands": t.islands.as_dict() if t.islands is not None else None,
+            }
             for t in self.targets
         ]
         return {**asdict(replace(self, targets=[])), "targets": targets}
@@ -156,8 +165,9 @@ def build_bundle(
     if options.tune.seconds is not None:
         others = [target.name for target in targets if target not in processors]
         notes += [f"{name}: kernels for OpenCL devices are not measured" for name in others]
+    finder = island_finder(source, options)
     built = [
-        _build_target(source, target, store, options, tunings.get(target.name, Tuning()), tell)
+        _build_target(source, target, store, options, tunings.get(target.name, Tuning()), tell, finder)
         for target in targets
     ]
     manifest = make_manifest(source, [(b.target, b.report) for b in built], options.described(tunings))
@@ -213,12 +223,13 @@ def _build_target(
     options: BuildOptions,
     tuning: Tuning,
     tell: Tell,
+    finder: IslandFinder,
 ) -> _Built:
     """Plan, code and the report of one target; its weights go into `store`."""
     tell(f"{target.name}: planning")
     with source.model.limits.spending():
         if isinstance(target, OpenclTarget):
-            made = opencl_code(source, target, options, tell)
+            made = opencl_code(source, target, options, tell, finder)
         else:
             made = machine_code(source, target, options, tuning, tell)
     plan = made.plan
@@ -248,6 +259,8 @@ def _build_target(
         made.needs.features,
         "CPU" if options.golden and choose([made.needs])[0] is not None else "",
         made.check,
+        getattr(target, "storage", ""),
+        made.islands,
     )
     return _Built(target, made.code, section, report)
 

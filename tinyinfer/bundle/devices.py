@@ -20,7 +20,7 @@ from tinyinfer.bundle.container import Container, Entry
 from tinyinfer.bundle.plan_reader import read_machine, read_program
 from tinyinfer.bundle.plan_section import PlanSection, ProgramNeeds
 from tinyinfer.bundle.programs import read_programs
-from tinyinfer.errors import InvalidBundle, NotImplemented
+from tinyinfer.errors import InvalidArgument, InvalidBundle, NotImplemented
 from tinyinfer.ir.node import Graph
 
 if TYPE_CHECKING:
@@ -181,6 +181,8 @@ class QcomTargetDevice(OpenclTargetDevice):
 
         changed = copy(self)
         changed._options = QcomOptions.of(given)
+        if "precision" in given:
+            raise InvalidArgument("QCOM: a bundle has the precision that it was compiled with")
         return changed
 
     def _vendor(self) -> QcomVendor | None:

@@ -12,6 +12,7 @@ import numpy as np
 from tinyinfer.errors import InvalidBundle
 
 if TYPE_CHECKING:
+    from tinyinfer.backends.qcom.islands import Islands
     from tinyinfer.bundle.kernel_check import TargetCheck
     from tinyinfer.bundle.source import Source
     from tinyinfer.bundle.targets import Target
@@ -48,6 +49,10 @@ class TargetReport:
     """The device of the machine that built it on which it was compared with the oracle; "" for none."""
     check: TargetCheck | None = None
     """What the compiler of its GPU says, for targets that have one."""
+    storage: str = ""
+    """What its images hold: "float16" or "float32"; "" for targets that have none."""
+    islands: Islands | None = None
+    """What is float32 among halves, where that was looked for."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -142,6 +147,9 @@ def _target(group: int, target: Target, report: TargetReport) -> dict[str, Any]:
     from tinyinfer.backends.cpu.features import feature_names
 
     checked = {"check": report.check.summary} if report.check is not None and report.check.made else {}
+    stored: dict[str, Any] = {"storage": report.storage} if report.storage else {}
+    if report.islands is not None:
+        stored["islands"] = report.islands.as_dict()
     return {
         "name": target.name,
         "group": group,
@@ -153,6 +161,7 @@ def _target(group: int, target: Target, report: TargetReport) -> dict[str, Any]:
         "weight_bytes": report.weight_bytes,
         "launches": report.launches,
         **checked,
+        **stored,
     }
 
 

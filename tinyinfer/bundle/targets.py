@@ -16,11 +16,11 @@ PORTABLE = "x86_64-v3"
 """The level of x86-64 that bundles are made for unless another one is named."""
 
 
-def find_targets(names: Sequence[str]) -> list[Target]:
+def find_targets(names: Sequence[str], storage: str = "float16") -> list[Target]:
     """Targets by the names that `--device` takes: "CPU" is the level of this machine and the portable one of
     its architecture, "cpu:NAME" what `named_target` calls NAME; "OPENCL" is any OpenCL device, "opencl:0" or
     "opencl:NAME" one that this machine has; "qcom:a630" is that Adreno GPU, "QCOM" all of them, a target for
-    each class. ValueError for others."""
+    each class, whose images hold `storage`. ValueError for others."""
     found: dict[str, Target] = {}
     for name in names:
         device, colon, rest = name.partition(":")
@@ -32,7 +32,7 @@ def find_targets(names: Sequence[str]) -> list[Target]:
         elif device.upper() == "OPENCL":
             targets = [_opencl_target(rest) if colon else OpenclTarget()]
         elif device.upper() == "QCOM":
-            targets = [qcom_target(find_gpu(rest))] if colon else adreno_targets()
+            targets = [qcom_target(find_gpu(rest), storage)] if colon else adreno_targets(storage)
         else:
             raise ValueError(
                 f"bundles hold code for processors and OpenCL devices: {name!r} is neither CPU, cpu:TARGET,"

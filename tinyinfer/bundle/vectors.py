@@ -22,7 +22,7 @@ from tinyinfer.bundle.index_ranges import index_ranges
 from tinyinfer.bundle.source import Source
 from tinyinfer.errors import Fail
 from tinyinfer.ir.dtypes import COMPLEX, NARROW_INTEGERS, is_float
-from tinyinfer.ir.node import Node
+from tinyinfer.ir.node import Graph, Node
 from tinyinfer.ir.oracle import evaluate
 from tinyinfer.runtime.signature import numpy_dtype
 
@@ -111,7 +111,7 @@ def make_vectors(
 
     Raises Fail where a runner computes something else than the oracle, and where no inputs make sense.
     """
-    maker = _Maker(source, runners, in_halves)
+    maker = _Maker(source.graph, source.values, runners, in_halves)
     trials = [maker.best(given if number == 0 else {}, number) for number in range(VECTORS)]
     names = list(source.graph.outputs)
     errors = [_joined(name, [t.errors[i] for t in trials]) for i, name in enumerate(names)]
@@ -128,6 +128,20 @@ def make_vectors(
             outputs.append(GoldenOutput(0, step, wanted.reshape(-1)[::step].copy(), error.allowed))
         vectors.append(GoldenVector(trial.inputs, outputs))
     return Golden(vectors, errors, halves)
+
+
+def drawn_inputs(
+    graph: Graph, values: Mapping[str, np.ndarray], given: Mapping[str, np.ndarray]
+) -> list[dict[str, np.ndarray]]:
+    """What golden vectors of a graph are drawn from first: `values` are inputs that are fixed, `given` inputs
+    of the first one. Fail where no inputs make sense."""
+    maker = _Maker(graph, values, {}, {})
+    found = []
+    for number in range(VECTORS):
+        trial = maker.start(given if number == 0 else {}, number)
+        arrays = maker.arrays(trial.inputs)
+        found.append(dict(zip(graph.inputs, arrays)))
+    return found
 
 
 def _joined(name: str, errors: Sequence[OutputError]) -> OutputError:
@@ -182,10 +196,15 @@ class _Trial:
 
 
 class _Maker:
-    def __init__(self, source: Source, runners: Mapping[str, Runner], in_halves: Mapping[str, Runner | None]):
-        self._source, self._runners, self._in_halves = source, runners, in_halves
-        self._graph = source.graph
-        self._choices = list(_choices(source))
+    def __init__(
+        self,
+        graph: Graph,
+        values: Mapping[str, np.ndarray],
+        runners: Mapping[str, Runner],
+        in_halves: Mapping[str, Runner | None],
+    ):
+        self._graph, self._values, self._runners, self._in_halves = graph, values, runners, in_halves
+        self._choices = list(_choices(graph))
         self._first: int | None = None
         """The first choice that makes sense."""
         self._choice: int | None = None
@@ -193,7 +212,7 @@ class _Maker:
 
     def best(self, given: Mapping[str, np.ndarray], number: int) -> _Trial:
         """The vector with this number: the first that compiled code comes close to, else the best one."""
-        best = self._start(given, number)
+        best = self.start(given, number)
         chosen = self._choice
         for attempt, choice in enumerate(self._more_choices(), 1):
             if best.close or len(given) == len(self._graph.inputs):
@@ -209,7 +228,7 @@ class _Maker:
                 _refuse_wrong(error, f"the code of {target}", WRONG_IN_HALVES, COARSE)
         return best
 
-    def _start(self, given: Mapping[str, np.ndarray], number: int) -> _Trial:
+    def start(self, given: Mapping[str, np.ndarray], number: int) -> _Trial:
         """The vector from the numbers that were chosen before, or the first that make sense."""
         for choice in range(len(self._choices)) if self._choice is None else [self._choice]:
             trial = self._trial(given, number, choice)
@@ -237,10 +256,7 @@ class _Maker:
         """A vector drawn from the choice of this number; None where the model makes no sense of it."""
         choice = self._choices[number]
         inputs = [self._input(name, choice, given, seed) for name in self._graph.inputs]
-        arrays = [
-            golden.array(node.shape, numpy_dtype(node.dtype))
-            for golden, node in zip(inputs, self._graph.inputs.values())
-        ]
+        arrays = self.arrays(inputs)
         try:
             wanted = evaluate(list(self._graph.outputs.values()), dict(zip(self._graph.inputs, arrays)))
         except IndexError:
@@ -251,10 +267,17 @@ class _Maker:
         }
         return _Trial(inputs, wanted, self._errors(arrays, wanted, list(self._runners.values())), halves)
 
+    def arrays(self, inputs: Sequence[GoldenInput]) -> list[np.ndarray]:
+        """The inputs' numbers."""
+        return [
+            golden.array(node.shape, numpy_dtype(node.dtype))
+            for golden, node in zip(inputs, self._graph.inputs.values())
+        ]
+
     def _input(
         self, name: str, choice: Mapping[str, _Numbers], given: Mapping[str, np.ndarray], seed: int
     ) -> GoldenInput:
-        stored = self._source.values.get(name, given.get(name))
+        stored = self._values.get(name, given.get(name))
         if stored is not None:
             return GoldenInput.stored(stored)
         node, numbers = self._graph.inputs[name], choice[name]
@@ -288,10 +311,10 @@ class _Numbers:
     high: float
 
 
-def _choices(source: Source) -> Iterator[dict[str, _Numbers]]:
+def _choices(graph: Graph) -> Iterator[dict[str, _Numbers]]:
     """What to draw each input from, the most telling first."""
-    positions = index_ranges(source.graph)
-    rows = {name: list(_candidates(node, positions.get(name))) for name, node in source.graph.inputs.items()}
+    positions = index_ranges(graph)
+    rows = {name: list(_candidates(node, positions.get(name))) for name, node in graph.inputs.items()}
     for number in range(max(map(len, rows.values()), default=1)):
         yield {name: row[min(number, len(row) - 1)] for name, row in rows.items()}
 

@@ -8,7 +8,7 @@ The images of devices know nothing of it: the printer takes addresses apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -56,6 +56,16 @@ class ImageLimits:
         width = columns // TEXEL
         fits = 0 < width <= min(self.width, MOST_COLUMNS) and 0 < rows <= min(self.height, MOST_ROWS)
         return Image(width, rows, self.dtype) if fits and columns % TEXEL == 0 else None
+
+    def storing(self, wide: bool) -> ImageLimits:
+        """The same for a value, which is stored in float32 if it is `wide`."""
+        return replace(self, dtype="float32") if wide else self
+
+    def of_constant(self, array: np.ndarray, columns: int, rows: int, wide: bool) -> Image | None:
+        """The image of a constant, or None where it has none. It is float32 where halves do not reach its
+        numbers, and where it is one row (a bias), which is read too seldom for halves to save anything."""
+        too_large = bool(array.size) and not np.abs(array).max() <= np.finfo(self.dtype).max
+        return self.storing(wide or rows == 1 or too_large).image(columns, rows)
 
 
 def split_address(address: Index) -> tuple[Index, Index]:

@@ -43,6 +43,8 @@ class Buffer:
     """Whether a scatter writes into the value's own storage, so that it is gone once the plan has run."""
     dense: bool = False
     """Row-major without halo or padding: what a loop walks by rows."""
+    wide: bool = False
+    """Whether the value is float32 wherever it is stored, halves being too coarse or too small for it."""
     image: Image | None = None
     """The image that holds the value; addresses are then those of `kernels.image`."""
 
@@ -102,7 +104,7 @@ class Buffer:
         padded = {d: n + sum(self.halo[d]) for d, n in enumerate(self.value.shape)}
         inner = self.order[-1]
         padded[inner] = -(-padded[inner] // TEXEL) * TEXEL
-        made = image_strides(padded, self.order, limits)
+        made = image_strides(padded, self.order, limits.storing(self.wide))
         if made is not None:
             self.image, self.strides = made
             self.offset = sum(b * s for (b, _), s in zip(self.halo, self.strides))

@@ -40,6 +40,8 @@ class PackedConstant:
     columns: int = 0
     image: Image | None = None
     """The image that holds it: a row for each element of all axes but the last two."""
+    wide: bool = False
+    """As `Buffer.wide`."""
 
     def array(self) -> np.ndarray:
         """The parameter's content; a view of the constant where nothing need be padded or converted."""
@@ -133,7 +135,9 @@ def to_physical(lowered: LoweredKernel, buffers: dict[Node, Buffer]) -> Physical
         if value.op == "CONST":
             literal: Literal = value.attrs
             strides = row_major_strides(literal.shape)
-            packed = PackedConstant(literal, literal.shape, strides)
+            known = buffers.get(value)
+            wide = known is not None and known.wide
+            packed = PackedConstant(literal, literal.shape, strides, wide=wide)
             made = Access(
                 arguments.number(packed), address_of(access.indices, strides, 0), access.guards, access.fill
             )
@@ -179,12 +183,17 @@ def pack_constants(
             return expression("LOAD", (), e.dtype, replace(access, argument=arguments.number(source)))
         shape = tuple(a.size for a in used)
         packed = PackedConstant(
-            source.literal, shape, tuple(access.address.coefficient(a) for a in used), access.address.const
+            source.literal,
+            shape,
+            tuple(access.address.coefficient(a) for a in used),
+            access.address.const,
+            wide=source.wide,
         )
         places = row_major_strides(shape)
         if images is not None and used and used[-1] == along and source.literal.dtype == "float32":
-            image = images.image(shape[-1], int(np.prod(shape[:-1], dtype=np.int64)))
-            if image is not None and _holds(images.dtype, source.literal.array):
+            rows = int(np.prod(shape[:-1], dtype=np.int64))
+            image = images.of_constant(source.literal.array, shape[-1], rows, source.wide)
+            if image is not None:
                 packed = replace(packed, image=image)
                 places = (*(s * PITCH for s in row_major_strides(shape[:-1])), 1)
         address = address_of(map(index, used), places, 0)
@@ -257,9 +266,9 @@ def aligned_arguments(kernel: PhysicalKernel) -> tuple[bool, ...]:
 
 
 
-def image_arguments(kernel: PhysicalKernel) -> tuple[bool, ...]:
-    """Which arguments lie in images."""
-    return tuple(a.image is not None for a in kernel.arguments)
+def image_arguments(kernel: PhysicalKernel) -> tuple[str, ...]:
+    """What the elements of each argument's image are stored as; "" for an argument that is no image."""
+    return tuple(a.image.dtype if a.image is not None else "" for a in kernel.arguments)
 
 
 def panels_in_image(c: ContractionNest, limits: ImageLimits) -> ContractionNest:
@@ -269,8 +278,9 @@ def panels_in_image(c: ContractionNest, limits: ImageLimits) -> ContractionNest:
     if not isinstance(packed, PackedConstant) or not c.packed or packed.literal.dtype != "float32":
         return c
     panels, width = packed.shape[-2:]
-    image = limits.image(panels * width, int(np.prod(packed.shape[:-2], dtype=np.int64)))
-    if image is None or not _holds(limits.dtype, packed.literal.array):
+    rows = int(np.prod(packed.shape[:-2], dtype=np.int64))
+    image = limits.of_constant(packed.literal.array, panels * width, rows, packed.wide)
+    if image is None:
         return c
     row = panels * width
     terms = {
@@ -283,11 +293,6 @@ def panels_in_image(c: ContractionNest, limits: ImageLimits) -> ContractionNest:
         physical=replace(c.physical, arguments=arguments),
         b=replace(c.b, address=linear(terms, c.b.address.const)),
     )
-
-
-def _holds(dtype: str, array: np.ndarray) -> bool:
-    """Whether a float type has the magnitude of all numbers."""
-    return not array.size or bool(np.abs(array).max() <= np.finfo(dtype).max)
 
 
 def build_contraction(
@@ -331,7 +336,13 @@ def build_contraction(
         ]
         shape = tuple(x.size for x in used)
         packed = PackedConstant(
-            constant.literal, shape, tuple(strides), address.const, used.index(panel), vector.size
+            constant.literal,
+            shape,
+            tuple(strides),
+            address.const,
+            used.index(panel),
+            vector.size,
+            wide=constant.wide,
         )
         arguments[b.attrs.argument] = packed
         b_access = Access(b.attrs.argument, address_of(map(index, used), row_major_strides(shape), 0))

@@ -6,7 +6,7 @@ A device hands in a `KernelPrinter`, which turns scheduled nests into its own so
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
@@ -158,10 +158,13 @@ class Parameters:
         return self.numbers[constant]
 
 
-def build_plan(graph: Graph, printer: KernelPrinter, options: CompileOptions) -> Plan:
-    """The plan of a graph whose passes have run."""
+def build_plan(
+    graph: Graph, printer: KernelPrinter, options: CompileOptions, wide: Collection[Node] = ()
+) -> Plan:
+    """The plan of a graph whose passes have run. `wide` values and constants are float32 wherever they are
+    stored."""
     parameters = Parameters()
-    buffers, steps = build_steps(graph, printer, options, parameters, printer.machine.images)
+    buffers, steps = build_steps(graph, printer, options, parameters, printer.machine.images, wide)
     return _finish(graph, buffers, steps, options, parameters, printer.machine.halo_bytes)
 
 
@@ -171,14 +174,16 @@ def build_steps(
     options: CompileOptions,
     parameters: Parameters,
     images: ImageLimits | None = None,
+    wide: Collection[Node] = (),
 ) -> tuple[dict[Node, Buffer], list[Step]]:
     """Where the values of a graph lie, and its launches in order; those of bodies of loops are complete.
 
-    Values may lie in `images`.
+    Values may lie in `images`; those that are `wide` are float32 there.
     """
     from tinyinfer.kernels.plan_loop import bring_loops_together, loop_steps
 
     assigned = assign(graph, options.fuse, images is not None)
+    _widen(assigned, wide)
     _place(assigned, printer.machine, images, options.tuning)
     steps: list[Step] = []
     haloed: set[Buffer] = set()
@@ -202,6 +207,23 @@ def build_steps(
         else:
             steps.append(_map_step(physical, printer, options.tuning))
     return assigned.buffers, bring_loops_together(steps)
+
+
+def _widen(assigned: Assigned, wide: Collection[Node]) -> None:
+    """Mark what must not be stored in halves."""
+    for value in wide:
+        if value.op == "CONST" and value not in assigned.buffers:
+            assigned.buffers[value] = Buffer(value, "parameter")
+    for value, buffer in assigned.buffers.items():
+        if held_value(value) in wide:
+            buffer.wide = buffer.storage.wide = True
+
+
+def held_value(stored: Node) -> Node:
+    """The value of the graph that a stored one holds: copies hold that of their source."""
+    while stored.op == "COPY":
+        stored = stored.inputs[0]
+    return stored
 
 
 def _place(assigned: Assigned, machine: Machine, images: ImageLimits | None, tuning: Tuning) -> None:

@@ -114,8 +114,8 @@ class GpuModel:
     def vector_axis(self, nest: LoopNest) -> Axis | None:
         from tinyinfer.kernels.schedule_gpu_map import schedule_gpu_map
 
-        nothing = (False,) * len(nest.dtypes)
-        return schedule_gpu_map(nest, self, nothing, nothing).contiguous
+        count = len(nest.dtypes)
+        return schedule_gpu_map(nest, self, (False,) * count, ("",) * count).contiguous
 
     def map(self, physical: PhysicalKernel, tuning: Tuning) -> GpuMapSchedule:
         from tinyinfer.kernels.schedule_gpu_map import schedule_gpu_map

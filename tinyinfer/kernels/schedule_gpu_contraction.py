@@ -60,7 +60,7 @@ class GpuContractionSchedule:
     split: int
     split_axis: int
     aligned: tuple[bool, ...]
-    images: tuple[bool, ...]
+    images: tuple[str, ...]
     apart: bool
     work: WorkSizes
     chunks: ClassVar[int] = 1

@@ -69,7 +69,7 @@ class GpuMapSchedule:
     unrolled: bool
     aligned: tuple[bool, ...]
     work: WorkSizes
-    images: tuple[bool, ...]
+    images: tuple[str, ...]
     chunks: ClassVar[int] = 1
 
     @property
@@ -85,7 +85,7 @@ class GpuMapSchedule:
 
 
 def schedule_gpu_map(
-    nest: LoopNest, model: GpuModel, aligned: tuple[bool, ...], images: tuple[bool, ...]
+    nest: LoopNest, model: GpuModel, aligned: tuple[bool, ...], images: tuple[str, ...]
 ) -> GpuMapSchedule:
     """The heuristic schedule of a map kernel whose axes are sorted by the stride of the store, largest first.
 
@@ -96,7 +96,7 @@ def schedule_gpu_map(
 
 
 def _schedule(
-    nest: LoopNest, model: GpuModel, aligned: tuple[bool, ...], images: tuple[bool, ...]
+    nest: LoopNest, model: GpuModel, aligned: tuple[bool, ...], images: tuple[str, ...]
 ) -> GpuMapSchedule:
     free = free_axes(nest.body)
     reduces = [e for e in walk_with_indices(nest.body) if e.op == "REDUCE"]
@@ -126,7 +126,7 @@ def _rows(
     hoisted: list[Expr],
     rows: tuple[Axis, ...],
     columns: tuple[Axis, ...],
-    images: tuple[bool, ...],
+    images: tuple[str, ...],
 ) -> GpuMapSchedule:
     steps = max(*(reduce_steps(e) for e in hoisted), prod(a.size for a in columns))
     along = any(horizontal_axis(e, free) is not None for e in hoisted)
@@ -151,7 +151,7 @@ def _team(
     columns: tuple[Axis, ...],
     steps: int,
     beside: Axis | None,
-    images: tuple[bool, ...],
+    images: tuple[str, ...],
 ) -> GpuMapSchedule:
     """Teams: along the first dimension, or, with `beside` along the first one, along the second."""
     count = prod(a.size for a in rows)
@@ -165,7 +165,7 @@ def _team(
         others, beside = (*others, (beside, 1)), None
     contiguous = columns[-1] if columns and nest.store.coefficient(columns[-1]) == 1 else None
     if any(images):
-        lanes = _texel(contiguous, images[0])
+        lanes = _texel(contiguous, bool(images[0]))
     else:
         lanes = _lanes(contiguous, 2 * team) if beside is None else 1
     if beside is None:
@@ -211,14 +211,14 @@ def _alone(
     aligned: tuple[bool, ...],
     free: dict[int, frozenset[Axis]],
     reduces: list[Expr],
-    images: tuple[bool, ...],
+    images: tuple[str, ...],
 ) -> GpuMapSchedule:
     texels = any(images)
     last = nest.axes[-1] if nest.axes else None
     contiguous = last if last is not None and nest.store.coefficient(last) == 1 else None
     items = prod(a.size for a in nest.axes)
     lanes = _lanes(contiguous, 1) if items >= 2 * model.plenty else 1
-    lanes = _texel(contiguous, images[0]) if texels else lanes
+    lanes = _texel(contiguous, bool(images[0])) if texels else lanes
     items //= lanes
     tile_axis, tile = None, 1
     straight = bool(reduces) and all(is_straight(e) for e in reduces)

@@ -32,11 +32,12 @@ def plan_of(graph: Graph, gpu: str, storage: str) -> Plan:
 
 
 def largest_error(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
-    """Of an output's own largest magnitude."""
+    """Of an output's own largest magnitude; infinite where a number is none."""
     errors = [0.0]
     for a, b in zip(got, wanted, strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
         if b.size:
             difference = np.abs(a.astype(np.float64) - b.astype(np.float64)).max()
-            errors.append(float(difference / max(1e-30, np.abs(b.astype(np.float64)).max())))
+            error = float(difference / max(1e-30, np.abs(b.astype(np.float64)).max()))
+            errors.append(np.inf if np.isnan(error) else error)
     return max(errors)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tinyinfer.backends.clike.dialect import Dialect
 from tinyinfer.backends.clike.expression import Position
 from tinyinfer.backends.clike.kernel import argument_names
@@ -20,7 +22,7 @@ def item_function(
     dtypes: tuple[str, ...],
     work: WorkSizes,
     body: Writer,
-    images: tuple[bool, ...] = (),
+    images: Sequence[str | bool] = (),
 ) -> str:
     """The text of a kernel whose argument 0 is written and whose other arguments are read. Each argument is
     an array and where it begins in it, or one of the `images`."""

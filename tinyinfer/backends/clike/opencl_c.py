@@ -151,6 +151,18 @@ static inline void ti_part(__global uchar *place, uint groups) {
         come[1] = 0;
     }
 }""",
+    "ti_write_halves": """\
+#ifdef cl_khr_fp16
+#pragma OPENCL EXTENSION cl_khr_fp16 : enable
+#endif
+static inline void ti_write_halves(write_only image2d_t image, int2 place, float4 texel) {
+#ifdef cl_khr_fp16
+    write_imageh(image, place, convert_half4_rte(texel));
+#else
+    const float2 low = (float2)(ti_round_f16(texel.x), ti_round_f16(texel.y));
+    write_imagef(image, place, (float4)(low, ti_round_f16(texel.z), ti_round_f16(texel.w)));
+#endif
+}""",
 }
 """In the order of C11's, in which each needs only earlier ones."""
 

@@ -23,13 +23,17 @@ from tinyinfer.kernels.schedule_map import stride_of
 ALIGNMENT = 16
 """Bytes whose multiples aligned arguments begin at."""
 
+WRITE_TEXEL = {"float32": "write_imagef", "float16": "ti_write_halves"}
+"""The function that writes a texel, by what its elements are stored as. Drivers may round or truncate what
+goes to halves, so it is rounded before."""
+
 
 class VectorEvaluator(Evaluator):
     """An Evaluator that reads `lanes` neighbours along `vector` at once.
 
     Places along `vector` must be sums of counters that are multiples of `lanes`, and a literal. `aligned`
-    says which arguments begin at a multiple of a vector, `images` which
-    are images; `multiples` are counters that are multiples of four.
+    says which arguments begin at a multiple of a vector, `images` what each argument's image stores ("" where
+    it is none); `multiples` are counters that are multiples of four.
     """
 
     def __init__(
@@ -42,11 +46,11 @@ class VectorEvaluator(Evaluator):
         vector: Axis | None,
         lanes: int,
         aligned: Sequence[bool],
-        images: Sequence[bool] = (),
+        images: Sequence[str] = (),
     ):
         super().__init__(writer, dialect, arguments, dtypes, root)
         self.vector, self.lanes, self.aligned = vector, lanes if vector is not None else 1, aligned
-        self.images = images or (False,) * len(arguments)
+        self.images = images or ("",) * len(arguments)
         self.multiples: set[str] = set()
         self.loaded: list[dict[tuple[int, str], str]] = [{}]
 
@@ -196,12 +200,13 @@ class VectorEvaluator(Evaluator):
 
     def _store_texels(self, address: Index, values: Sequence[Value], positions: Sequence[Position]) -> None:
         size = self.lanes if 1 < self.lanes < TEXEL else TEXEL
+        write = WRITE_TEXEL[self.images[0]]
         for first in range(0, len(values), size):
             place, lane = self.texel(0, address, positions[first])
             assert lane == "0", "a kernel that writes an image computes whole texels"
             texel = [v.text for v in values[first : first + size]]
             parts = ", ".join([*texel, *["0.0f"] * (TEXEL - size)])
-            self.w.do(f"write_imagef({self.arguments[0]}, {place}, (float4)({parts}));")
+            self.w.do(f"{write}({self.arguments[0]}, {place}, (float4)({parts}));")
 
     def _texel_and_lane(self, column: Index, p: Position) -> tuple[str, str]:
         """A column in elements as one in texels, and the rest."""

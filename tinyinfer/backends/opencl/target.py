@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -17,7 +17,7 @@ from tinyinfer.budget import check_bytes
 from tinyinfer.config import CompileOptions
 from tinyinfer.errors import EPFail
 from tinyinfer.ir.dtypes import numpy_dtype
-from tinyinfer.ir.node import Graph
+from tinyinfer.ir.node import Graph, Node
 from tinyinfer.kernels.plan import build_plan
 from tinyinfer.kernels.schedule_gpu import GpuModel
 from tinyinfer.runtime.plan import Plan, TensorSpec, kernel_sources
@@ -69,16 +69,23 @@ def device_target(capabilities: Capabilities) -> OpenclTarget:
     return OpenclTarget(name, replace(capabilities.model(), loop_groups=1), capabilities.name)
 
 
-def plan_for(graph: Graph, options: CompileOptions, target: OpenclTarget, without_doubles: str = "") -> Plan:
+def plan_for(
+    graph: Graph,
+    options: CompileOptions,
+    target: OpenclTarget,
+    without_doubles: str = "",
+    widen: Callable[[Graph], Collection[Node]] = lambda graph: (),
+) -> Plan:
     """Optimise and plan `graph`; no kernel is printed or compiled. EPFail, naming a node, if the graph
-    computes in float64 and the device, which `without_doubles` then names, cannot."""
+    computes in float64 and the device, which `without_doubles` then names, cannot. `widen` says of the
+    optimised graph which values halves must not hold."""
     from tinyinfer.ir.passes import optimize
     from tinyinfer.ir.passes.storage_types import use_storage_types
 
     optimised = optimize(use_storage_types(graph))
     if without_doubles:
         _refuse_doubles(optimised, without_doubles)
-    plan = build_plan(optimised, ItemPrinter(target.model, target.dialect), options)
+    plan = build_plan(optimised, ItemPrinter(target.model, target.dialect), options, widen(optimised))
     results = sum(x.size * numpy_dtype(x.dtype).itemsize for x in graph.outputs.values())
     check_bytes(plan.peak_bytes + results, "the compiled graph with its outputs")
     # the bytes are those of the storage types, but callers see the arrays as what the model says

@@ -14,7 +14,8 @@ from tinyinfer.backends.opencl.capabilities import capabilities_of
 from tinyinfer.backends.opencl.platforms import NoOpencl, describe, list_devices
 from tinyinfer.backends.opencl.target import plan_for
 from tinyinfer.backends.qcom.capabilities import ADRENO_GPUS, AdrenoGpu, find_gpu
-from tinyinfer.backends.qcom.options import QcomOptions
+from tinyinfer.backends.qcom.islands import IslandFinder
+from tinyinfer.backends.qcom.options import AUTO, STORAGE, QcomOptions
 from tinyinfer.backends.qcom.presence import missing_parts, without_adreno
 from tinyinfer.backends.qcom.target import QcomTarget, qcom_target
 from tinyinfer.config import CompileOptions
@@ -35,14 +36,14 @@ class QcomDevice:
     `storage` is the type of elements in images; sums are float32. ValueError for an unknown GPU.
     """
 
-    def __init__(self, selector: str = "", storage: str = "float16", options: QcomOptions = QcomOptions()):
-        self.selector, self.storage, self.options = selector, storage, options
+    def __init__(self, selector: str = "", storage: str = "", options: QcomOptions = QcomOptions()):
+        self.selector, self.storage, self.options = selector, storage or STORAGE[options.precision], options
         self.name = f"QCOM:{selector}" if selector else "QCOM"
         self._wanted = find_gpu(selector) if selector else None
 
     def with_options(self, given: Mapping[str, Any]) -> QcomDevice:
         """This device with options of `QcomOptions`; InvalidArgument for others."""
-        return QcomDevice(self.selector, self.storage, QcomOptions.of(given))
+        return QcomDevice(self.selector, options=QcomOptions.of(given))
 
     def available(self) -> str | None:
         """None if such a GPU is here, else what is missing and how to install it."""
@@ -86,11 +87,23 @@ class QcomDevice:
         return qcom_target(self.gpu, self.storage)
 
     def plan(self, graph: Graph, options: CompileOptions) -> Plan:
-        """Optimise and plan `graph`; no kernel is printed or compiled, and no GPU is needed."""
+        """Optimise and plan `graph`, storing all in the device's type; no kernel is printed or compiled, and
+        no GPU is needed."""
         return plan_for(graph, options, self.target, without_doubles=self.gpu.name)
 
+    def plan_with_islands(self, graph: Graph, options: CompileOptions, threads: int = 0) -> Plan:
+        """The same where what halves are too coarse for is float32, as far as drawn inputs show. Fail where
+        no inputs make sense."""
+        from tinyinfer.bundle.vectors import drawn_inputs
+
+        finder, target = IslandFinder(lambda: drawn_inputs(graph, {}, {}), threads), self.target
+        return plan_for(
+            graph, options, target, self.gpu.name, lambda g: finder.find(g, target, options).nodes
+        )
+
     def compile(self, graph: Graph, options: CompileOptions, threads: int) -> Executable:
-        """Optimise, plan and compile `graph`; `threads` means nothing here. EPFail where no such GPU is."""
+        """Optimise, plan and compile `graph`, which processors' `threads` may help with. EPFail where no such
+        GPU is."""
         from tinyinfer.backends.cpu.cache import KernelCache
         from tinyinfer.backends.opencl.executable import OpenclExecutable
         from tinyinfer.backends.qcom.vendor import QcomVendor
@@ -100,7 +113,9 @@ class QcomDevice:
             device, _ = self.opencl_device()
         except NoOpencl as error:
             raise EPFail(str(error)) from None
-        plan, capabilities = self.plan(graph, options), capabilities_of(device)
+        automatic = self.storage == "float16" and self.options.precision == AUTO
+        plan = self.plan_with_islands(graph, options, threads) if automatic else self.plan(graph, options)
+        capabilities = capabilities_of(device)
         vendor, cache = QcomVendor(device, self.options), KernelCache(cache_directory())
         return OpenclExecutable(plan, vendor.context, capabilities, cache, vendor=vendor)
 

@@ -11,13 +11,23 @@ from tinyinfer.errors import InvalidArgument
 DEFAULT = "default"
 LEVELS = ("high", "normal", "low", DEFAULT)
 
-VALUES = {"performance": LEVELS, "priority": LEVELS, "recording": ("on", "off")}
+AUTO, FP16, FP32 = "auto", "fp16", "fp32"
+PRECISIONS = (AUTO, FP16, FP32)
+
+STORAGE = {AUTO: "float16", FP16: "float16", FP32: "float32"}
+"""What images hold by precision."""
+
+VALUES = {"precision": PRECISIONS, "performance": LEVELS, "priority": LEVELS, "recording": ("on", "off")}
 
 
 @dataclass(frozen=True)
 class QcomOptions:
-    """What the driver is asked for. None of it changes a result; where the driver lacks the extension, it
-    means nothing."""
+    """How values are stored, and what the driver is asked for: that changes no result, and where the driver
+    lacks the extension, it means nothing."""
+
+    precision: str = AUTO
+    """How values are stored: "fp16" as halves, "fp32" as float32, "auto" as halves but for those that halves
+    are too coarse or too small for (`islands`). Sums are float32. Bundles were compiled with one."""
 
     performance: str = "high"
     """How fast the GPU is to be clocked (cl_qcom_perf_hint); "default" leaves it to the driver."""

@@ -35,9 +35,9 @@ def qcom_target(gpu: AdrenoGpu, storage: str = "float16") -> QcomTarget:
     return QcomTarget(gpu.device, model, gpu.name, KIND, gpu.number, dialect, gpu, storage)
 
 
-def adreno_targets() -> list[QcomTarget]:
+def adreno_targets(storage: str = "float16") -> list[QcomTarget]:
     """A target for each of CLASSES, best first."""
-    return [qcom_target(ADRENO_GPUS[name]) for name in CLASSES]
+    return [qcom_target(ADRENO_GPUS[name], storage) for name in CLASSES]
 
 
 def share_out(targets: Sequence[QcomTarget]) -> list[QcomTarget]:

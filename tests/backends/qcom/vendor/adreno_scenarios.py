@@ -145,7 +145,7 @@ def hints_are_properties_of_the_context() -> None:
 def unknown_options_are_errors() -> None:
     for options, message in (
         ({"performance": "top"}, "performance is one of high, normal, low, default, not 'top'"),
-        ({"speed": "high"}, "QCOM has no option 'speed'; it has performance, priority, recording"),
+        ({"speed": "high"}, "QCOM has no option 'speed'; it has precision, performance, priority, recording"),
     ):
         try:
             Digits(**options)
