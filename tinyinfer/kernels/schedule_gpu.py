@@ -75,6 +75,12 @@ class GpuModel:
     """Steps of a contraction's sum that are written out."""
     group: int = 128
     """Work-items of a group where nothing else decides."""
+    latency: float = 160.0
+    """Cycles that a step of a contraction's sum takes at least, however few work-items there are."""
+    most_split: int = 64
+    """Members of a team that share a contraction's sum."""
+    split_steps: int = 4
+    """Steps of the sum that each of them should have at least."""
     whole_groups: bool = False
     """Whether groups whose members work together have exactly `group` work-items."""
     loop_groups: int = 1

@@ -29,16 +29,9 @@ from tinyinfer.runtime.plan import WorkSizes
 MOST_SUMS = 32
 """Sums that a work-item may hold: beyond that, registers cost too many work-items in flight."""
 
-MOST_SPLIT = 16
-SPLIT_STEPS = 16
-"""Steps of the sum that a member of a team should have at least."""
-
 # A cost model in cycles of one work-item; what it must get right is the order of blocks, not the time.
 READ = 5.0
 """A read that hits a cache, against a multiply-add."""
-
-LATENCY = 40.0
-"""Cycles that a step takes at least, however few work-items there are."""
 
 JOIN = 60.0
 """A barrier and an exchange through local memory."""
@@ -127,8 +120,8 @@ def _best(c: ContractionNest, vectors: int, model: GpuModel) -> tuple[float, int
 
 def _splits(c: ContractionNest, model: GpuModel) -> list[int]:
     steps = max((a.size for a in c.k), default=1)
-    limit = min(MOST_SPLIT, model.group_sizes[2], model.group_limit // 4)
-    return [s for s in (1, 2, 4, 8, 16, 32) if s == 1 or (s <= limit and steps >= s * SPLIT_STEPS)]
+    limit = min(model.most_split, model.group_sizes[2], model.group_limit // 4)
+    return [s for s in (1, 2, 4, 8, 16, 32, 64) if s == 1 or (s <= limit and steps >= s * model.split_steps)]
 
 
 def _cost(c: ContractionNest, rows: int, vectors: int, split: int, model: GpuModel) -> float:
@@ -141,7 +134,7 @@ def _cost(c: ContractionNest, rows: int, vectors: int, split: int, model: GpuMod
     resident = model.compute_units * model.wave * 32
     waves = ceil(items / resident)
     busy = items / (model.compute_units * model.wave * 4)
-    time = (k / split) * max(step * busy, waves * (LATENCY + step / 4))
+    time = (k / split) * max(step * busy, waves * (model.latency + step / 4))
     time += (JOIN + 4.0 * rows * vectors) * log2(split) * max(1.0, busy / 4)
     columns_read = c.panels.columns * ceil(tiles / height)
     rows_read = tiles * rows * ceil(panels / width)

@@ -35,5 +35,8 @@ def adreno_model(gpu: AdrenoGpu, storage: str = "float16") -> GpuModel:
         vectors=(1,),
         group=group,
         written_out=WRITTEN_OUT,
+        latency=40.0,
+        most_split=16,
+        split_steps=16,
         loop_costs=LOOP_COSTS,
     )
