@@ -1,6 +1,6 @@
 """Kernels for an Adreno beside those of tinygrad for the same models, both compiled by ir3, as a table.
 
-    TINYINFER_MESA=FOLDER python -m benchmarks.adreno_tinygrad MODEL.onnx... [--python PYTHON] [--kernels 10]
+    TINYINFER_MESA=FOLDER python -m benchmarks.adreno_tinygrad MODEL.onnx... [--tune] [--python PYTHON]
 
 PYTHON is one that has tinygrad, which may be in a virtual environment of its own; without it, only our own
 kernels are counted. Nothing is executed. `instructions` are those of the machine code, a loop's body once,
@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from tinyinfer.backends.qcom.compile_check import BUILD_OPTIONS
 from tinyinfer.backends.qcom.device import QcomDevice
 from tinyinfer.backends.qcom.ir3 import Ir3Compiler, KernelText, find_compiler
 from tinyinfer.backends.qcom.statistics import CompiledKernel
+from tinyinfer.backends.qcom.target import qcom_target
 from tinyinfer.backends.qcom.trips import issue_slots, trips_of
+from tinyinfer.backends.qcom.tune import tune
 from tinyinfer.bundle.source import read_source
 from tinyinfer.config import CompileOptions
 from tinyinfer.errors import EPFail
@@ -132,10 +134,14 @@ def plan_launches(launches: Sequence[Launch], times: int = 1) -> Iterator[Launch
             yield Launched(launch.title, text, prod(launch.work.total), times)
 
 
-def our_launches(path: Path, gpu: AdrenoGpu) -> list[Launched]:
-    """What a run of the model at `path` launches on `gpu`."""
+def our_launches(path: Path, gpu: AdrenoGpu, tuned: bool = False) -> list[Launched]:
+    """What a run of the model at `path` launches on `gpu`, with schedules by fixed rules or `tuned`."""
     source = read_source(load_model(path), {}, {})
-    plan = QcomDevice(gpu.name).plan(source.graph, CompileOptions())
+    options = CompileOptions()
+    if tuned:
+        tuning, _ = tune(source.graph, qcom_target(gpu), options)
+        options = replace(options, tuning=tuning)
+    plan = QcomDevice(gpu.name).plan(source.graph, options)
     return list(plan_launches(plan.launches))
 
 
@@ -172,6 +178,7 @@ def main() -> int:
     )
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--python", default=sys.executable, help="a Python that has tinygrad")
+    parser.add_argument("--tune", action="store_true", help="rank our schedules by what ir3 says")
     parser.add_argument("--kernels", type=int, default=0, metavar="N", help="list the N largest of each side")
     arguments = parser.parse_args()
     gpu = find_gpu("a630")
@@ -182,7 +189,7 @@ def main() -> int:
     rows: list[tuple[str, Total, Total | str]] = []
     versions = [compiler.version]
     for path in arguments.models:
-        ours = count(our_launches(path, gpu), compiler)
+        ours = count(our_launches(path, gpu, arguments.tune), compiler)
         theirs: list[Counted] = []
         why = ""
         try:

@@ -110,10 +110,12 @@ def emit_opencl(request: Request) -> None:
     from tinyinfer.bundle.code import island_finder, opencl_code
     from tinyinfer.bundle.kernel_check import TargetCheck
     from tinyinfer.bundle.source import read_source
+    from tinyinfer.bundle.tuned import find_tunings
     from tinyinfer.frontend.onnx import load_model
+    from tinyinfer.kernels.tuning import Tuning
 
     request.refuse("opencl", "--c-weights", "--c-arena", "--c-machine", "--cc", "--input", "--no-golden")
-    request.refuse("opencl", "--sign", "--stored-weights", "--threads", "--tune", "--tune-from")
+    request.refuse("opencl", "--sign", "--stored-weights", "--threads")
     targets = [target for target in _targets(request, "OPENCL") if isinstance(target, OpenclTarget)]
     if len(targets) < len(_targets(request, "OPENCL")):
         raise BadInput("--emit opencl takes OPENCL and QCOM devices: processors run no OpenCL C")
@@ -121,14 +123,16 @@ def emit_opencl(request: Request) -> None:
     request.tell("reading the model")
     options = request.options
     source = read_source(load_model(request.model), options.shapes, options.values)
-    notes = [note for note in (source.describe_assumed(),) if note]
+    tunings, tuned = find_tunings(source.graph, targets, options.tune, options.compile_options, request.tell)
+    notes = [*(note for note in (source.describe_assumed(),) if note), *tuned]
     files: dict[str, bytes] = {}
     facts, lines = [], list(notes)
     checks: dict[str, TargetCheck] = {}
     finder = island_finder(source, options)
     with source.model.limits.spending():
         for target in targets:
-            made = opencl_code(source, target, options, request.tell, finder)
+            tuning = tunings.get(target.name, Tuning())
+            made = opencl_code(source, target, options, tuning, request.tell, finder)
             file = f"{target.name.replace(':', '-')}.cl"
             files[file] = made.code
             if made.check is not None:

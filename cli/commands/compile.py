@@ -82,13 +82,14 @@ from tinyinfer.backends.qcom.options import AUTO, FP16, PRECISIONS
     is_flag=False,
     flag_value=60.0,
     metavar="[SECONDS]",
-    help="Measure schedules of kernels for this long, on this machine [without a number: 60].",
+    help="Look for better schedules of kernels for this long [without a number: 60]: measured on this"
+    " machine, or for an Adreno ranked by what its compiler says.",
 )
 @click.option(
     "--tune-from",
     type=click.Path(),
     metavar="BUNDLE",
-    help="Take the schedules that were measured for this bundle; with --tune, measure only what it lacks.",
+    help="Take the schedules that were found for this bundle; with --tune, look only for what it lacks.",
 )
 @click.option(
     "--emit", type=click.Choice(list(EMITTERS)), default="bundle", show_default=True, help="What to write."

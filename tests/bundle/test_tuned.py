@@ -1,4 +1,4 @@
-"""Bundles with measured schedules: what is recorded, that it is taken up again, and that what is wrong in a
+"""Bundles with tuned schedules: what is recorded, that it is taken up again, and that what is wrong in a
 record changes nothing."""
 
 import json
@@ -11,6 +11,7 @@ from small_models import affine, model
 from tinyinfer import InferenceSession
 from tinyinfer.backends.cpu.measure import KernelTimer
 from tinyinfer.backends.cpu.target import host_target
+from tinyinfer.backends.qcom import tune as ranking
 from tinyinfer.bundle.build import BuildOptions, build_bundle
 from tinyinfer.bundle.container import Container, Section, save_bundle
 from tinyinfer.bundle.manifest import canonical_json
@@ -48,8 +49,8 @@ def two_layers():
     )
 
 
-def build(path, devices=("CPU",), seconds=None, known=None, made=None):
-    options = BuildOptions(tune=TuneOptions(seconds, known))
+def build(path, devices=("CPU",), seconds=None, known=None, made=None, golden=True):
+    options = BuildOptions(tune=TuneOptions(seconds, known), golden=golden)
     return build_bundle(made or two_layers(), find_targets(devices), path, options)
 
 
@@ -89,11 +90,43 @@ def test_tuned_and_plain_compute_the_same_bits(tmp_path):
     assert results[0].tobytes() == results[1].tobytes()
 
 
+@pytest.fixture
+def fake_ranking(monkeypatch):
+    """A compiler for Adreno GPUs that likes single rows and nothing else."""
+
+    class Compiler:
+        version = "nobody's"
+
+        def close(self):
+            pass
+
+    def cycles(made, choice, schedules):
+        return [float(s.rows) for s in schedules]
+
+    monkeypatch.setattr(ranking, "find_compiler", lambda gpu: (Compiler(), ""))
+    monkeypatch.setattr(ranking.Ranking, "__call__", cycles)
+
+
+def test_schedules_for_an_adreno_are_ranked_recorded_and_taken_up_again(tmp_path, fake_ranking):
+    """Its inputs come as buffers, and the order of sums stays."""
+    options = {"devices": ("qcom:a630", "OPENCL"), "golden": False}
+    build(tmp_path / "plain.tinf", **options)
+    report = build(tmp_path / "tuned.tinf", seconds=60, **options)
+    assert "qcom:a630: 2 kernels with ranked schedules" in report.notes
+    assert "opencl: kernels for OpenCL devices are not measured" in report.notes
+    found = read_tunings(tmp_path / "tuned.tinf")
+    assert list(found) == ["qcom:a630"] and found["qcom:a630"].machine == "a630, nobody's"
+    plain, tuned = (kernels_of(tmp_path / name)["qcom:a630"] for name in ("plain.tinf", "tuned.tinf"))
+    assert all("contract_1x1v4" in name for name in tuned if name.startswith("contract")) and plain != tuned
+    build(tmp_path / "again.tinf", known=found, **options)
+    assert (tmp_path / "again.tinf").read_bytes() == (tmp_path / "tuned.tinf").read_bytes()
+
+
 def test_a_target_of_another_machine_says_that_it_cannot_be_tuned(tmp_path, fake_times):
     report = build(tmp_path / "other.tinf", (OTHER,), seconds=60)
     assert not fake_times
     assert any("cannot be tuned here" in note and "this machine is" in note for note in report.notes)
-    with pytest.raises(InvalidArgument, match="no measured schedules"):
+    with pytest.raises(InvalidArgument, match="no tuned schedules"):
         read_tunings(tmp_path / "other.tinf")
 
 
@@ -133,7 +166,7 @@ def test_sections_that_hold_no_tuning(tmp_path, tuned):
         for e in container.entries
     ]
     save_bundle(tmp_path / "odd.tinf", sections, None)
-    with pytest.raises(InvalidArgument, match="no measured schedules"):
+    with pytest.raises(InvalidArgument, match="no tuned schedules"):
         read_tunings(tmp_path / "odd.tinf")
 
 

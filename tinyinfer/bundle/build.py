@@ -160,11 +160,7 @@ def build_bundle(
     source = read_source(load_model(model), options.shapes, options.values)
     _check_inputs(source, options)
     store = WeightStore("expanded" if options.expanded_weights else "compact")
-    processors = [target for target in targets if isinstance(target, CpuTarget)]
-    tunings, notes = find_tunings(source.graph, processors, options.tune, options.compile_options, tell)
-    if options.tune.seconds is not None:
-        others = [target.name for target in targets if target not in processors]
-        notes += [f"{name}: kernels for OpenCL devices are not measured" for name in others]
+    tunings, notes = find_tunings(source.graph, targets, options.tune, options.compile_options, tell)
     finder = island_finder(source, options)
     built = [
         _build_target(source, target, store, options, tunings.get(target.name, Tuning()), tell, finder)
@@ -190,7 +186,7 @@ def build_bundle(
             item.section.tolerances = {number: error.allowed for number, error in enumerate(found)}
     for group, item in enumerate(built, 1):
         sections += item.sections(group)
-    minor = 1 if len(processors) < len(targets) else 0
+    minor = 0 if all(isinstance(target, CpuTarget) for target in targets) else 1
     size = save_bundle(path, sections, options.signer, minor)
     sizes: Counter[str] = Counter()
     for section in sections:
@@ -229,7 +225,7 @@ def _build_target(
     tell(f"{target.name}: planning")
     with source.model.limits.spending():
         if isinstance(target, OpenclTarget):
-            made = opencl_code(source, target, options, tell, finder)
+            made = opencl_code(source, target, options, tuning, tell, finder)
         else:
             made = machine_code(source, target, options, tuning, tell)
     plan = made.plan

@@ -71,7 +71,12 @@ def island_finder(source: Source, options: BuildOptions) -> IslandFinder:
 
 
 def opencl_code(
-    source: Source, target: OpenclTarget, options: BuildOptions, tell: Tell, finder: IslandFinder
+    source: Source,
+    target: OpenclTarget,
+    options: BuildOptions,
+    tuning: Tuning,
+    tell: Tell,
+    finder: IslandFinder,
 ) -> TargetCode:
     """The plan for a kind of OpenCL device, and the source of its kernels. EPFail for a kernel of an Adreno
     GPU that its compiler refuses, and for float64 on one."""
@@ -86,7 +91,8 @@ def opencl_code(
         islands = finder.find(graph, target, options.compile_options)
         return islands.nodes
 
-    plan = plan_for(source.graph, options.compile_options, target, without_doubles, widen)
+    tuned = replace(options.compile_options, tuning=tuning)
+    plan = plan_for(source.graph, tuned, target, without_doubles, widen)
     options.check_memory(f"target {target.name}", plan)
     program = program_source(plan, target)
     needs = ProgramNeeds(

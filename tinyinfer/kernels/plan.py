@@ -184,7 +184,7 @@ def build_steps(
 
     assigned = assign(graph, options.fuse, images is not None)
     _widen(assigned, wide)
-    _place(assigned, printer.machine, images, options.tuning)
+    place_values(assigned, printer.machine, images, options.tuning)
     steps: list[Step] = []
     haloed: set[Buffer] = set()
     for lowered, contraction in zip(assigned.kernels, assigned.contractions):
@@ -226,7 +226,7 @@ def held_value(stored: Node) -> Node:
     return stored
 
 
-def _place(assigned: Assigned, machine: Machine, images: ImageLimits | None, tuning: Tuning) -> None:
+def place_values(assigned: Assigned, machine: Machine, images: ImageLimits | None, tuning: Tuning) -> None:
     """Fix where every value lies. Those whose kernels do not write whole texels leave their images."""
     refused: set[Buffer] = set()
     while True:

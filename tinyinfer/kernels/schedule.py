@@ -23,6 +23,7 @@ from tinyinfer.kernels.schedule_scatter import ScatterSchedule, schedule_scatter
 from tinyinfer.kernels.tuning import Tuning
 
 if TYPE_CHECKING:
+    from tinyinfer.kernels.schedule_map_space import MapChoice
     from tinyinfer.kernels.schedule_space import ContractionChoice
 
 L2_BYTES = 1 << 20
@@ -67,6 +68,13 @@ class MachineModel:
 
     def vector_axis(self, nest: LoopNest) -> Axis | None:
         return schedule_map(nest, self.lanes, self.registers).vector
+
+    def map_choice(self, physical: PhysicalKernel) -> MapChoice | None:
+        from tinyinfer.kernels.plan import prepare_map
+        from tinyinfer.kernels.schedule_map_space import MapChoice
+
+        choice = MapChoice(prepare_map(physical, self), self)
+        return choice if len(list(choice.space())) > 1 else None
 
     def map(self, physical: PhysicalKernel, tuning: Tuning) -> MapSchedule:
         from tinyinfer.kernels.schedule_map_space import MapChoice

@@ -123,6 +123,9 @@ class GpuModel:
         count = len(nest.dtypes)
         return schedule_gpu_map(nest, self, (False,) * count, ("",) * count).contiguous
 
+    def map_choice(self, physical: PhysicalKernel) -> None:
+        return None
+
     def map(self, physical: PhysicalKernel, tuning: Tuning) -> GpuMapSchedule:
         from tinyinfer.kernels.schedule_gpu_map import schedule_gpu_map
 

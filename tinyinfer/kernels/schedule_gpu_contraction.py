@@ -7,7 +7,10 @@ rows' scalars. Where there are too few blocks to keep the device busy, a team sp
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import ceil, log2, prod
 from typing import ClassVar
 
@@ -29,6 +32,16 @@ from tinyinfer.runtime.plan import WorkSizes
 MOST_SUMS = 32
 """Sums that a work-item may hold: beyond that, registers cost too many work-items in flight."""
 
+SHORT_LOOP = 4
+"""Trips of a loop that compilers may write out: what it reads then fits into registers."""
+
+USUAL_WIDTH = 16
+WIDTHS = (2, 4, 8, USUAL_WIDTH, 32)
+"""Panels of a group at most."""
+
+FIELDS = ("vectors", "rows", "split", "unroll", "kept", "width")
+"""What of a schedule is recorded."""
+
 # A cost model in cycles of one work-item; what it must get right is the order of blocks, not the time.
 READ = 5.0
 """A read that hits a cache, against a multiply-add."""
@@ -44,7 +57,8 @@ FAR_BYTES = 24.0
 class GpuContractionSchedule:
     """`rows` neighbours along the last m axis by `vectors` vectors of columns; the innermost k axis in steps
     of `unroll`, the k axis number `split_axis` in `split` parts, one for each member of a team. With `apart`
-    the last m axis has a dimension of the launch for itself."""
+    the last m axis has a dimension of the launch for itself. With `kept`, compilers that write loops out are
+    kept from the innermost one. A group has `width` panels at most."""
 
     lanes: int
     vectors: int
@@ -56,6 +70,8 @@ class GpuContractionSchedule:
     images: tuple[str, ...]
     apart: bool
     work: WorkSizes
+    kept: bool
+    width: int
     chunks: ClassVar[int] = 1
 
     def chunks_of(self, groups: int) -> int:
@@ -66,6 +82,10 @@ class GpuContractionSchedule:
         """The schedule as a kernel's name spells it."""
         split = f"_split{self.split}" if self.split > 1 else ""
         return f"{self.rows}x{self.vectors}v{self.lanes}_k{self.unroll}{split}"
+
+    def same(self, other: GpuContractionSchedule) -> bool:
+        """Whether both make the same launch of the same kernel."""
+        return replace(self, width=other.width) == other
 
 
 @dataclass
@@ -97,14 +117,105 @@ class GpuContractionChoice:
         c = self.nest(1)
         return prod(a.size for a in (*c.groups, *c.m, *c.k)) * c.panels.columns
 
-    def pick(self, tuning: Tuning) -> GpuContractionSchedule:
-        """The heuristic schedule: what was tuned for processors says nothing of work-items."""
-        needed = ceil(self.roles.vector.size / self.model.lanes)
+    @property
+    def cycles(self) -> float:
+        """Rough time, to compare kernels by."""
+        return self.work / (self.model.compute_units * self.model.wave)
+
+    @cached_property
+    def key(self) -> str:
+        """Names the kernel and what schedules know of the device; equal layers have equal keys."""
+        text = f"{self.model}\n{self.nest(1).text()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def heuristic(self) -> GpuContractionSchedule:
+        """The schedule that is picked at once."""
         c = self.nest(1)
-        possible = [v for v in self.model.vectors if v <= needed]
+        possible = [v for v in self.model.vectors if v <= self._needed]
         vectors = min(possible, key=lambda v: _best(c, v, self.model)[0])
         nest = self.nest(vectors)
-        return schedule_gpu_contraction(nest, vectors, self.model)
+        _, rows, split = _best(nest, vectors, self.model)
+        return schedule_gpu_contraction(nest, vectors, rows, split, self.model)
+
+    def pick(self, tuning: Tuning) -> GpuContractionSchedule:
+        """The schedule that `tuning` has for this kernel if it is one of the space, else the heuristic."""
+        recorded = tuning.get(self.key) if tuning else None
+        found = self.find(recorded) if recorded is not None else None
+        return found if found is not None else self.heuristic()
+
+    # ---- the space: the same sums in the same order, unless a team shares them
+
+    def fields(self, s: GpuContractionSchedule) -> dict[str, int]:
+        """A schedule as a record keeps it."""
+        return {name: int(getattr(s, name)) for name in FIELDS}
+
+    def find(self, recorded: Mapping[str, int]) -> GpuContractionSchedule | None:
+        """The schedule of the space that has these fields, if there is one."""
+        if sorted(recorded) != sorted(FIELDS):
+            return None
+        vectors, rows, split, unroll, kept, width = (recorded[name] for name in FIELDS)
+        if (rows, vectors) not in self.blocks():
+            return None
+        nest = self.nest(vectors)
+        good = (
+            split in self.splits(nest, rows, vectors)
+            and unroll in self.unrolls(nest)
+            and kept in (0, 1)
+            and width in WIDTHS
+        )
+        if not good:
+            return None
+        return schedule_gpu_contraction(nest, vectors, rows, split, self.model, unroll, bool(kept), width)
+
+    @property
+    def _needed(self) -> int:
+        return ceil(self.roles.vector.size / self.model.lanes)
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """(rows, vectors) of all blocks, the smallest first."""
+        m = self.nest(1).m
+        return [
+            (rows, vectors)
+            for vectors in (1, 2)
+            for rows in (1, 2, 4, 8)
+            if vectors <= self._needed
+            and rows * vectors <= MOST_SUMS // 4
+            and (rows == 1 or (m and rows < 2 * m[-1].size))
+        ]
+
+    def splits(self, nest: ContractionNest, rows: int, vectors: int) -> list[int]:
+        """Teams that may share a sum."""
+        return [s for s in _splits(nest, self.model) if _fits(rows * vectors, s, self.model)]
+
+    def unrolls(self, nest: ContractionNest) -> list[int]:
+        """Numbers of steps of the innermost loop that may be written out."""
+        usual = _unroll(nest, self.model)
+        twice = 2 * self.model.lanes
+        in_image = image_arguments(nest.physical)[nest.a.argument]
+        more = in_image and bool(nest.k) and not nest.k[-1].size % twice and nest.k[-1].size > twice
+        return sorted({usual, twice}) if more else [usual]
+
+    def steps(self) -> list[str]:
+        """What `neighbours` may change, the most promising first."""
+        return ["block", "unroll", "kept", "split", "width"]
+
+    def neighbours(self, s: GpuContractionSchedule, step: str) -> list[GpuContractionSchedule]:
+        """Schedules of the space that differ from `s` in one decision."""
+        have = self.fields(s)
+        nest = self.nest(s.vectors)
+        changes: list[dict[str, int]] = []
+        if step == "block":
+            changes = [{"rows": rows, "vectors": vectors} for rows, vectors in self.blocks()]
+        elif step == "unroll":
+            changes = [{"unroll": n} for n in self.unrolls(nest)]
+        elif step == "kept":
+            changes = [{"kept": 0}, {"kept": 1}] if nest.k and nest.k[-1].size > s.unroll else []
+        elif step == "split":
+            changes = [{"split": n} for n in self.splits(nest, s.rows, s.vectors)]
+        else:
+            changes = [{"width": n} for n in WIDTHS]
+        made = [self.find({**have, **change}) for change in changes]
+        return [x for x in dict.fromkeys(made) if x is not None and not x.same(s)]
 
 
 def _best(c: ContractionNest, vectors: int, model: GpuModel) -> tuple[float, int, int]:
@@ -114,8 +225,13 @@ def _best(c: ContractionNest, vectors: int, model: GpuModel) -> tuple[float, int
         for rows in model.rows
         if rows * vectors <= MOST_SUMS // 4 and (rows == 1 or (c.m and rows < 2 * c.m[-1].size))
         for split in _splits(c, model)
-        if split == 1 or _least_shared_bytes(rows * vectors, split, model) <= model.local_bytes
+        if _fits(rows * vectors, split, model)
     )
+
+
+def _fits(sums: int, split: int, model: GpuModel) -> bool:
+    """Whether a group has the local memory with which a team joins its sums."""
+    return split == 1 or _least_shared_bytes(sums, split, model) <= model.local_bytes
 
 
 def _splits(c: ContractionNest, model: GpuModel) -> list[int]:
@@ -127,7 +243,7 @@ def _splits(c: ContractionNest, model: GpuModel) -> list[int]:
 def _cost(c: ContractionNest, rows: int, vectors: int, split: int, model: GpuModel) -> float:
     k, groups = prod(a.size for a in c.k), prod(a.size for a in c.groups)
     tiles, panels = _tiles(c, rows), ceil(c.panels.columns / (vectors * model.lanes))
-    width, height = _group(tiles, panels, rows * vectors, split, model)
+    width, height = _group(tiles, panels, rows * vectors, split, model, USUAL_WIDTH)
     items = tiles * panels * groups * split
     quarter = model.lanes if _contiguous(c) else 1
     step = rows * vectors * model.lanes + READ * (rows / quarter + vectors)
@@ -147,15 +263,16 @@ def _tiles(c: ContractionNest, rows: int) -> int:
     return prod(a.size for a in c.m[:-1]) * (ceil(c.m[-1].size / rows) if c.m else 1)
 
 
-def _group(tiles: int, panels: int, sums: int, split: int, model: GpuModel) -> tuple[int, int]:
-    """Panels and blocks of rows of one group, whose members keep `sums` vectors of sums each."""
+def _group(tiles: int, panels: int, sums: int, split: int, model: GpuModel, most: int) -> tuple[int, int]:
+    """Panels, `most` at most, and blocks of rows of one group, whose members keep `sums` vectors of sums
+    each."""
     if model.whole_groups and split > 1:
         width = min(power_of_two(panels), model.group // split)
         return width, model.group // split // width
     room = max(1, min(model.group if split == 1 else 2 * model.group, model.group_limit) // split)
     if split > 1:
         room = max(1, min(room, model.local_bytes // (_shared_bytes(sums, split, model))))
-    width = even_group(panels, min(16, room, model.group_sizes[0]))
+    width = even_group(panels, min(most, room, model.group_sizes[0]))
     return width, even_group(tiles, min(max(1, room // width), model.group_sizes[1]))
 
 
@@ -174,22 +291,38 @@ def _contiguous(c: ContractionNest) -> bool:
     return bool(c.k) and c.a.address.coefficient(c.k[-1]) == 1 and not c.a.guards
 
 
-def schedule_gpu_contraction(c: ContractionNest, vectors: int, model: GpuModel) -> GpuContractionSchedule:
-    """The heuristic schedule of a contraction whose panels are `vectors` wide."""
+def _unroll(c: ContractionNest, model: GpuModel) -> int:
+    """Steps of the innermost loop that are written out."""
+    return model.unroll if c.k and not c.k[-1].size % model.unroll else model.lanes
+
+
+def schedule_gpu_contraction(
+    c: ContractionNest,
+    vectors: int,
+    rows: int,
+    split: int,
+    model: GpuModel,
+    unroll: int | None = None,
+    kept: bool | None = None,
+    width: int = USUAL_WIDTH,
+) -> GpuContractionSchedule:
+    """The schedule of a contraction whose panels are `vectors` wide, for blocks of `rows` and sums in `split`
+    parts; what is not given is as usual."""
     aligned, images = aligned_arguments(c.physical), image_arguments(c.physical)
-    _, rows, split = _best(c, vectors, model)
     groups, panels = prod(a.size for a in c.groups), c.panels.panel.size
     outer = prod(a.size for a in c.m[:-1])
     apart = split == 1 and any(images) and outer * groups <= MOST_GROUPS
     tiles = _tiles(c, rows)
     if apart:
         groups, tiles = groups * outer, tiles // outer
-    width, height = _group(tiles, panels, rows * vectors, split, model)
+    across, height = _group(tiles, panels, rows * vectors, split, model, width)
     while ceil(tiles / height) > MOST_GROUPS:
         height *= 2
-    work = padded((panels, tiles, split * groups), (width, height, split))
+    work = padded((panels, tiles, split * groups), (across, height, split))
     axis = max(range(len(c.k)), key=lambda i: c.k[i].size, default=0)
-    unroll = model.unroll if c.k and not c.k[-1].size % model.unroll else model.lanes
+    unroll = _unroll(c, model) if unroll is None else unroll
+    if kept is None:
+        kept = bool(c.k) and c.k[-1].size // unroll > SHORT_LOOP
     return GpuContractionSchedule(
-        model.lanes, vectors, rows, unroll, split, axis, aligned, images, apart, work
+        model.lanes, vectors, rows, unroll, split, axis, aligned, images, apart, work, kept, width
     )

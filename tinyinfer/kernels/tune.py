@@ -13,14 +13,13 @@ from typing import Any, Protocol
 
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.node import Graph
+from tinyinfer.kernels import plan
 from tinyinfer.kernels.access import payloads, walk_with_indices
 from tinyinfer.kernels.assign import LoopKernel, assign
 from tinyinfer.kernels.contraction import Contraction
+from tinyinfer.kernels.image import ImageLimits
 from tinyinfer.kernels.physical import PhysicalKernel, to_physical
-from tinyinfer.kernels.plan import prepare_map
-from tinyinfer.kernels.schedule import MachineModel
-from tinyinfer.kernels.schedule_map_space import MapChoice
-from tinyinfer.kernels.schedule_space import ContractionChoice
+from tinyinfer.kernels.plan import place_values
 from tinyinfer.kernels.tuning import Tuning
 
 MARGIN = 0.03
@@ -47,6 +46,19 @@ class Choice(Protocol):
     def neighbours(self, s: Any, step: str) -> list[Any]: ...
 
 
+class ContractionChoice(Choice, plan.Choice, Protocol):
+    """A contraction whose schedule is to be chosen."""
+
+
+class Machine(plan.Machine, Protocol):
+    """A kind of device whose kernels can be tuned."""
+
+    def choice(self, physical: PhysicalKernel, roles: Contraction) -> ContractionChoice: ...
+
+    def map_choice(self, physical: PhysicalKernel) -> Choice | None:
+        """A map kernel whose schedule is to be chosen; None where there is nothing to choose."""
+
+
 Measure = Callable[[Any, Sequence[Any]], list[float]]
 """Seconds of the kernel of a Choice with each of some schedules, comparable with each other."""
 
@@ -56,7 +68,7 @@ Progress = Callable[[int, int], None]
 
 def tune_kernels(
     graph: Graph,
-    machine: MachineModel,
+    machine: Machine,
     options: CompileOptions,
     measure: Measure,
     name: str = "",
@@ -84,7 +96,7 @@ def tune_kernels(
     return Tuning.make(name if done else options.tuning.machine, found), len(wanted) - done
 
 
-def known_schedules(graph: Graph, machine: MachineModel, options: CompileOptions) -> Tuning:
+def known_schedules(graph: Graph, machine: Machine, options: CompileOptions) -> Tuning:
     """The part of `options.tuning` that kernels of a graph whose passes have run would take."""
     choices = find_choices(graph, machine, options) if options.tuning else {}
     return Tuning.make(options.tuning.machine, _known(choices, options.tuning))
@@ -99,18 +111,21 @@ def _known(choices: Mapping[str, tuple[Choice, int]], tuning: Tuning) -> dict[st
     return found
 
 
-def find_choices(
-    graph: Graph, machine: MachineModel, options: CompileOptions
-) -> dict[str, tuple[Choice, int]]:
+def find_choices(graph: Graph, machine: Machine, options: CompileOptions) -> dict[str, tuple[Choice, int]]:
     """The distinct contractions and map kernels of a graph's plan that can be measured, by key, and how often
     each occurs."""
+    return _find_choices(graph, machine, options, machine.images)
+
+
+def _find_choices(
+    graph: Graph, machine: Machine, options: CompileOptions, images: ImageLimits | None
+) -> dict[str, tuple[Choice, int]]:
     found: dict[str, tuple[Choice, int]] = {}
-    assigned = assign(graph, options.fuse)
-    for buffer in assigned.buffers.values():
-        buffer.place()
+    assigned = assign(graph, options.fuse, images is not None)
+    place_values(assigned, machine, images, options.tuning)
     for lowered, roles in zip(assigned.kernels, assigned.contractions):
         if isinstance(lowered, LoopKernel):
-            made = find_choices(lowered.root.attrs.graph, machine, options)
+            made = _find_choices(lowered.root.attrs.graph, machine, options, None)
         elif lowered.root.size and lowered.root.op != "SCATTER":
             made = _measurable(to_physical(lowered, assigned.buffers), roles, machine)
         else:
@@ -122,17 +137,14 @@ def find_choices(
 
 
 def _measurable(
-    physical: PhysicalKernel, roles: Contraction | None, machine: MachineModel
+    physical: PhysicalKernel, roles: Contraction | None, machine: Machine
 ) -> dict[str, tuple[Choice, int]]:
     """The kernel's choice if there is any, and if it can be measured: synthetic data would send an indexed
     read anywhere."""
     if any(payloads(e) for e in walk_with_indices(physical.nest.body)):
         return {}
-    if roles is not None:
-        contraction = ContractionChoice(physical, roles, machine)
-        return {contraction.key: (contraction, 1)}
-    mapped = MapChoice(prepare_map(physical, machine), machine)
-    return {mapped.key: (mapped, 1)} if len(list(mapped.space())) > 1 else {}
+    choice = machine.choice(physical, roles) if roles is not None else machine.map_choice(physical)
+    return {choice.key: (choice, 1)} if choice is not None else {}
 
 
 def search(choice: Choice, measure: Measure, expired: Callable[[], bool] = lambda: False) -> Any:

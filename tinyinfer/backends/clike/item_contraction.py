@@ -26,9 +26,6 @@ from tinyinfer.kernels.schedule_gpu_contraction import GpuContractionSchedule
 
 LANES = 4
 
-SHORT_LOOP = 4
-"""Trips of a loop that compilers may write out: what it reads then fits into registers."""
-
 
 class ItemContractionPrinter:
     """Prints one contraction as the kernel `name`."""
@@ -187,7 +184,7 @@ class ItemContractionPrinter:
         unroll = min(s.unroll, axis.size) if innermost else 1
         whole = axis.size - axis.size % unroll
         start, stop = "0", str(whole)
-        if innermost and whole // unroll > SHORT_LOOP:
+        if innermost and s.kept:
             stop = self.dialect.trips.format(stop)
         if split > 1:
             part = -(-whole // unroll // split) * unroll

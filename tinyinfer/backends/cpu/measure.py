@@ -33,6 +33,9 @@ from tinyinfer.kernels.tune import Progress, known_schedules, tune_kernels
 from tinyinfer.kernels.tuning import Tuning
 from tinyinfer.runtime.plan import BufferRef, KernelSource, Launch, Plan, TensorSpec
 
+FOUND = "measured"
+"""How schedules are found, in a word."""
+
 ALIGNMENT = 64
 MOST_COPIES = 16
 SECONDS_EACH = 0.02

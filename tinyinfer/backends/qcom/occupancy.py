@@ -12,9 +12,14 @@ from dataclasses import dataclass
 
 from tinyinfer.backends.qcom.capabilities import AdrenoGpu
 from tinyinfer.backends.qcom.statistics import CompiledKernel
+from tinyinfer.backends.qcom.trips import issue_slots
 
 READ_LATENCY = 300.0
 """Cycles from a texture or memory read to its value. An assumption: nobody measured it for this project."""
+
+TEXELS = 4.0
+"""Texels a cycle for each bank of a shader processor, whose arithmetic units are 64: tables of specifications
+give one texture unit for sixteen of them (Adreno 650: 32 for 512). Not measured for this project."""
 
 _SMALLEST_DOUBLE = 4
 """Waves of each bank that a kernel has to reach as double waves; with fewer it is compiled for single ones.
@@ -93,12 +98,14 @@ class Candidate:
     work_group: int
 
 
-def estimate(gpu: AdrenoGpu, candidate: Candidate, latency: float = READ_LATENCY) -> float:
+def estimate(
+    gpu: AdrenoGpu, candidate: Candidate, latency: float = READ_LATENCY, texels: float = float("inf")
+) -> float:
     """Cycles of the launch; infinite where it does not fit.
 
-    Each bank of a shader processor issues for `wave_size` work-items a cycle. While a wave waits for what it
-    reads the others issue, so a round of them takes as long as all their instructions, or as one wave with
-    all its waits.
+    Each bank of a shader processor issues for `wave_size` work-items a cycle, and reads `texels`. While a
+    wave waits for what it reads the others issue, so a round of them takes as long as all their instructions,
+    as all their reads, or as one wave with all its waits.
     """
     kernel, trips = candidate.kernel, candidate.trips
     if len(trips) != len(kernel.loops):
@@ -115,13 +122,13 @@ def estimate(gpu: AdrenoGpu, candidate: Candidate, latency: float = READ_LATENCY
     )
     if not held.fits:
         return float("inf")
-    straight = kernel.statistics.instructions - sum(loop.instructions for loop in kernel.loops)
-    instructions = straight + sum(loop.instructions * n for loop, n in zip(kernel.loops, trips))
+    issued = issue_slots(kernel, trips)
     waits = 1 + sum(loop.waits * n for loop, n in zip(kernel.loops, trips))
-    issue = instructions * held.wave_size / gpu.wave_size
+    issue = issued.slots * held.wave_size / gpu.wave_size
+    busy = max(issue, issued.texture_reads * held.wave_size / texels)
 
     def cycles(waves: float) -> float:
-        return max(waves * issue, issue + waits * latency) if waves else 0.0
+        return max(waves * busy, issue + waits * latency) if waves else 0.0
 
     groups = -(-candidate.work_items // candidate.work_group)
     total = groups * -(-candidate.work_group // held.wave_size)
