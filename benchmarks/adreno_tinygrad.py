@@ -25,6 +25,7 @@ from tinyinfer.backends.qcom.capabilities import AdrenoGpu, find_gpu
 from tinyinfer.backends.qcom.compile_check import BUILD_OPTIONS
 from tinyinfer.backends.qcom.device import QcomDevice
 from tinyinfer.backends.qcom.ir3 import Ir3Compiler, KernelText, find_compiler
+from tinyinfer.backends.qcom.occupancy import TEXELS, Candidate, estimate
 from tinyinfer.backends.qcom.statistics import CompiledKernel
 from tinyinfer.backends.qcom.target import qcom_target
 from tinyinfer.backends.qcom.trips import issue_slots, trips_of
@@ -47,6 +48,8 @@ class Launched:
     text: KernelText
     work_items: int
     times: int = 1
+    work_group: int = 0
+    """Work-items of a group; 0 where only the GPU will tell."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,9 @@ class Counted:
     slots: int
     reads: int
     spills: bool
+    cycles: float = 0.0
+    """The cost model's estimate; 0 where the group is not known."""
+
     sure: bool = True
     """Whether the trips of all loops are known; where not, `slots` and `reads` have their bodies once."""
 
@@ -74,12 +80,16 @@ class Total:
     reads: int
     spilling: int
     unsure: int
+    cycles: float = 0.0
 
 
-def counted(launched: Launched, kernel: CompiledKernel) -> Counted:
+def counted(launched: Launched, kernel: CompiledKernel, gpu: AdrenoGpu) -> Counted:
     """A launch whose kernel is compiled."""
     trips = trips_of(launched.text.source, kernel.loops)
-    issued = issue_slots(kernel, trips if trips is not None else [1] * len(kernel.loops))
+    runs = trips if trips is not None else (1,) * len(kernel.loops)
+    issued = issue_slots(kernel, runs)
+    candidate = Candidate(kernel, runs, launched.work_items, launched.work_group)
+    cycles = estimate(gpu, candidate, texels=TEXELS) if launched.work_group else 0.0
     items = launched.work_items * launched.times
     return Counted(
         launched.name,
@@ -89,6 +99,7 @@ def counted(launched: Launched, kernel: CompiledKernel) -> Counted:
         issued.slots * items,
         issued.texture_reads * items,
         kernel.statistics.spills,
+        cycles * launched.times,
         trips is not None,
     )
 
@@ -102,6 +113,7 @@ def total(kernels: Sequence[Counted]) -> Total:
         sum(k.reads for k in kernels),
         sum(k.spills for k in kernels),
         sum(not k.sure for k in kernels),
+        sum(k.cycles for k in kernels),
     )
 
 
@@ -131,7 +143,8 @@ def plan_launches(launches: Sequence[Launch], times: int = 1) -> Iterator[Launch
         elif not launch.once:
             assert launch.work is not None
             text = KernelText(launch.title, program_text([launch.kernel.text()], False), BUILD_OPTIONS)
-            yield Launched(launch.title, text, prod(launch.work.total), times)
+            total, group = launch.work.total, launch.work.group
+            yield Launched(launch.title, text, prod(total), times, prod(group))
 
 
 def our_launches(path: Path, gpu: AdrenoGpu, tuned: bool = False) -> list[Launched]:
@@ -160,7 +173,7 @@ def tinygrad_launches(path: Path, python: str) -> tuple[list[Launched], str]:
 def count(launched: Sequence[Launched], compiler: Ir3Compiler) -> list[Counted]:
     """Each launch with what the compiler says of its kernel."""
     compiled = compiler.compile([x.text for x in launched])
-    return [counted(x, kernel) for x, kernel in zip(launched, compiled, strict=True)]
+    return [counted(x, kernel, compiler.gpu) for x, kernel in zip(launched, compiled, strict=True)]
 
 
 def _largest(kernels: Sequence[Counted], most: int) -> Iterator[str]:
@@ -200,6 +213,7 @@ def main() -> int:
             why = str(error)
             print(f"{path.stem}: {why}", file=sys.stderr)
         rows.append((path.stem, total(ours), why or total(theirs)))
+        print(f"{path.stem}, tinyinfer: {total(ours).cycles / MILLION:.2f} M cycles by the cost model")
         for side, kernels in (("tinyinfer", ours), ("tinygrad", theirs)):
             for line in _largest(kernels, arguments.kernels):
                 print(f"{path.stem}, {side}: {line}")

@@ -1,5 +1,7 @@
 """The table beside tinygrad, from recorded kernels."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.adreno_tinygrad import (
@@ -11,14 +13,17 @@ from benchmarks.adreno_tinygrad import (
     tinygrad_launches,
     total,
 )
+from tinyinfer.backends.qcom.capabilities import find_gpu
 from tinyinfer.backends.qcom.device import QcomDevice
 from tinyinfer.backends.qcom.ir3 import KernelText
+from tinyinfer.backends.qcom.occupancy import TEXELS, Candidate, estimate
 from tinyinfer.backends.qcom.statistics import CompiledKernel, CompilerStatistics, LoopStatistics
 from tinyinfer.config import CompileOptions
 from tinyinfer.errors import EPFail
 from tinyinfer.ir import build
 from tinyinfer.ir.node import Graph
 
+A630 = find_gpu("a630")
 BODY = "for (int k = 0; k < 24; k += 4) { sum += k; }"
 
 
@@ -33,23 +38,32 @@ def launched(text: str = BODY, times: int = 1) -> Launched:
 
 
 def test_a_launch_counts_loops_as_often_as_they_run_and_work_items():
-    once, thrice = counted(launched(), compiled()), counted(launched(times=3), compiled())
+    once, thrice = counted(launched(), compiled(), A630), counted(launched(times=3), compiled(), A630)
     assert (once.instructions, once.slots, once.reads) == (
         251_000,
         1000 * (251 + 5 * 111),
         1000 * (9 + 5 * 8),
     )
     assert (thrice.instructions, thrice.slots) == (3 * once.instructions, 3 * once.slots)
-    assert once.sure and not once.spills
+    assert once.sure and not once.spills and not once.cycles
+
+
+def test_the_cost_model_is_asked_where_the_group_is_known():
+    grouped = replace(launched(times=2), work_group=64)
+    cycles = counted(grouped, compiled(), A630).cycles
+    candidate = Candidate(compiled(), (6,), 1000, 64)
+    assert cycles == 2 * estimate(A630, candidate, texels=TEXELS) > 0
 
 
 def test_loops_that_the_text_does_not_tell_are_counted_once_and_said_so():
-    unsure = counted(launched("for (int k = 0; k < n; k += 4) { sum += k; }"), compiled())
+    unsure = counted(launched("for (int k = 0; k < n; k += 4) { sum += k; }"), compiled(), A630)
     assert not unsure.sure and unsure.slots == unsure.instructions == 251_000
 
 
 def test_totals_and_rows():
-    ours = total([counted(launched(times=2), compiled()), counted(launched(), compiled(spills=1))])
+    ours = total(
+        [counted(launched(times=2), compiled(), A630), counted(launched(), compiled(spills=1), A630)]
+    )
     assert ours == Total(3, 753_000, 2_418_000, 147_000, 1, 0)
     large = Total(5, 4_000_000, 9_600_000, 1_000_000, 0, 0)
     lines = list(table([("a", large, ours), ("b", large, "no such operator")]))

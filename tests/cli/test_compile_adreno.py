@@ -51,6 +51,15 @@ def test_flags_of_bundles_mean_what_they_do_elsewhere(folder, no_tree):
     assert facts["targets"][0]["check"]["reason"] and list(facts["in_halves"]) == ["qcom:a630"]
 
 
+def test_tuning_without_a_compiler_says_so_and_keeps_the_fixed_rules(folder, no_tree):
+    plain = call("--emit", "opencl", "--device", "qcom:a630", "-o", "plain")
+    tuned = call("--emit", "opencl", "--device", "qcom:a630", "-o", "tuned", "--tune", "1")
+    assert plain.exit_code == tuned.exit_code == 0, tuned.output
+    assert "qcom:a630: kernels cannot be tuned here: no compiler for Adreno GPUs" in tuned.stdout
+    plain_text, tuned_text = ((folder / name / "qcom-a630.cl").read_text() for name in ("plain", "tuned"))
+    assert plain_text == tuned_text
+
+
 def test_source_in_a_folder(folder, no_tree):
     result = call("--emit", "opencl", "--device", "qcom:a630", "--device", "OPENCL")
     assert result.exit_code == 0, result.output
