@@ -163,6 +163,17 @@ def test_what_a_contraction_sums_lies_side_by_side_where_texels_are_wanted(pad):
     assert orders_of_copies(plain) == [(0, 1, 2, 3)] * pad
 
 
+def test_parts_that_end_within_texels_are_copied_for_contractions_that_read_them_often():
+    x = value(1, 6, 8, 8)
+    parts = [build.elementwise("TANH", x), build.elementwise("SIGMOID", x)]
+    joined = build.concat(parts, 1)
+    often, once = assign(graph_of(convolve(joined)), texels=True), assign(graph_of(joined), texels=True)
+    assert orders_of_copies(often) == [(0, 2, 3, 1)] and not orders_of_copies(once)
+    assert not orders_of_copies(assign(graph_of(convolve(joined))))
+    seldom = assign(graph_of(convolve(joined, 8, 0, kernel=1)), texels=True)
+    assert not orders_of_copies(seldom)
+
+
 def test_parts_of_a_concatenation_follow_what_sums_the_whole():
     x = value(1, 4, 8, 8)
     parts = [build.elementwise("TANH", x), build.elementwise("SIGMOID", x)]

@@ -18,11 +18,15 @@ from tinyinfer.kernels.access import ValueAccess, rebuild, walk_with_indices
 from tinyinfer.kernels.contraction import MINIMUM_N, Contraction, find_contraction, has_columns
 from tinyinfer.kernels.expression import Expr, expression
 from tinyinfer.kernels.fuse import Fusion, fuse
+from tinyinfer.kernels.image import TEXEL
 from tinyinfer.kernels.layout import Buffer, axis_strides, dense_strides
 from tinyinfer.kernels.lower import LoweredKernel, lower
 
 MINIMUM_ROWS_TO_COPY = 16
 """With fewer rows, reordering the vectorised operand costs as much as the contraction itself."""
+
+READS_FOR_A_COPY = 8
+"""Reads of each texel of an operand from which on it is copied if it is not in texels."""
 
 
 @dataclass
@@ -231,8 +235,11 @@ class _Assignment:
                 if order is None:
                     return lowered, None
                 changes[c.b] = self.redirect(c.b, self.copy(c.b.attrs.value, order))
-        if c.a.attrs.guards:
-            without = self.with_halo(c.a)
+        scalars = self.in_whole_texels(c)
+        if scalars is not c.a:
+            changes[c.a] = scalars
+        if scalars.attrs.guards:
+            without = self.with_halo(scalars)
             if without is None:
                 return lowered, None
             changes[c.a] = without
@@ -245,6 +252,19 @@ class _Assignment:
                 changes[c.a] = self.redirect(c.a, self.copy(c.a.attrs.value, wanted))
         lowered = self.prepare_map(lowered, skip={c.a, c.b}, changes=changes)
         return lowered, find_contraction(lowered)
+
+    def in_whole_texels(self, c: Contraction) -> Expr:
+        """The scalar operand; a copy of it if its parts, which are stored one by one, end within texels, and
+        it is read more often than a copy costs."""
+        value: Node = c.a.attrs.value
+        along = self.summed.get(value)
+        if along is None or value.op != "CONCAT" or value.attrs != along or value.shape[along] % TEXEL:
+            return c.a
+        reads = -(-c.vector.size // TEXEL) * prod(a.size for a in c.k) // value.shape[along]
+        if all(part.shape[along] % TEXEL == 0 for part in value.inputs) or reads < READS_FOR_A_COPY:
+            return c.a
+        order = self.texel_order(value, dense_order(self.source_strides(value)))
+        return self.redirect(c.a, self.copy(value, order))
 
     def prepare_map(
         self, lowered: LoweredKernel, skip: set[Expr] | None = None, changes: dict[Expr, Expr] | None = None

@@ -78,7 +78,8 @@ def joined(f: Feeder) -> list[Node]:
     x = _start(f, _channels(f))
     parts = [_conv(f, x, int(n), 1) for n in f.rng.choice([4, 6, 8, 12], 3)]
     rows = build.concat([x, build.flip(x, [2])], 2)
-    return [_conv(f, _act(f, build.concat(parts, 1)), 8, 3), _conv(f, rows, 4, 3)]
+    halves = build.concat([_conv(f, x, 6), _act(f, _conv(f, x, 6))], 1)
+    return [_conv(f, _act(f, build.concat(parts, 1)), 8, 3), _conv(f, rows, 4, 3), _conv(f, halves, 8, 3)]
 
 
 def pooled(f: Feeder) -> list[Node]:
