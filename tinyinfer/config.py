@@ -11,6 +11,7 @@ from tinyinfer.kernels.tuning import Tuning
 
 DEBUG_VARIABLE = "DEBUG"
 VERIFY_VARIABLE = "TINYINFER_VERIFY"
+TRUST_VARIABLE = "TINYINFER_TRUST_DRIVERS"
 CACHE_VARIABLE = "TINYINFER_CACHE"
 OPENCL_VARIABLE = "OCL_ICD_VENDORS"
 MESA_VARIABLE = "TINYINFER_MESA"
@@ -38,6 +39,13 @@ def debug_level() -> int:
 def verify_each_stage() -> bool:
     """Whether verifiers run after every stage (TINYINFER_VERIFY=1). Changes no result."""
     return os.environ.get(VERIFY_VARIABLE, "0") not in ("", "0")
+
+
+def trust_drivers() -> bool:
+    """Whether bundles run on OpenCL drivers that were never seen to compute them right
+    (TINYINFER_TRUST_DRIVERS=1): then nothing is verified when they are loaded.
+    """
+    return os.environ.get(TRUST_VARIABLE, "0") not in ("", "0")
 
 
 def cache_directory() -> Path:

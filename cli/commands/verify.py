@@ -50,6 +50,17 @@ if TYPE_CHECKING:
     "--sign", "private", type=click.Path(), metavar="KEY", help="Key that signs it again, for --keep-program."
 )
 @click.option(
+    "--bisect",
+    is_flag=True,
+    help="Show how far each kernel is off what it wrote when the bundle was made, and the first wrong one.",
+)
+@click.option(
+    "--against",
+    default="",
+    metavar="DEVICE",
+    help="With --bisect, compare with what this OpenCL device computes.",
+)
+@click.option(
     "--threads", type=click.IntRange(min=0), default=0, show_default=True, help="Threads; 0 takes all cores."
 )
 @json_option
@@ -63,6 +74,8 @@ def command(
     target: str,
     keep_program: bool,
     private: str | None,
+    bisect: bool,
+    against: str,
     threads: int,
     as_json: bool,
     verbose: int,
@@ -71,13 +84,24 @@ def command(
     from tinyinfer.bundle.recognise import is_bundle
     from tinyinfer.bundle.verify import verify_bundle
 
+    if against and not bisect:
+        raise BadInput("--against is what --bisect compares with")
     if private is not None and not keep_program:
         raise BadInput("--sign signs what --keep-program changes")
     if os.path.isfile(bundle) and not is_bundle(bundle):
         raise BadInput(f"{bundle}: not a bundle (tinyinfer compile makes one of a model)")
     try:
         report = verify_bundle(
-            bundle, keys, require_signature, threads, devices, target, keep_program, _signer(private)
+            bundle,
+            keys,
+            require_signature,
+            threads,
+            devices,
+            target,
+            keep_program,
+            _signer(private),
+            bisect,
+            against,
         )
     except ValueError as error:
         if isinstance(error, TinyInferError):
@@ -112,6 +136,26 @@ def _print(bundle: str, report: VerifyReport) -> None:
         for o in report.outputs
     ]
     click.echo(table(rows, ("  output", "error", "allowed", "elements", ""), right=(1, 3)))
+    if report.kernels:
+        _print_kernels(report)
     if report.program_bytes:
         click.echo(f"the driver's program is in the bundle now, {bytes_text(report.program_bytes)}")
     click.echo("verified" if report.passed else "FAILED: this machine does not compute what the bundle says")
+
+
+def _print_kernels(report: VerifyReport) -> None:
+    wrong = report.first_wrong
+    rows = [
+        (
+            f"  {k.kernel}",
+            f"{k.error:.3g}",
+            f"{k.allowed:.3g}",
+            "good" if k.passed else "WRONG FIRST" if k is wrong else "wrong",
+            ", ".join(k.names) or k.title,
+        )
+        for k in report.kernels
+    ]
+    click.echo(table(rows, ("  kernel", "error", "allowed", "", "ONNX nodes"), right=(1, 2)))
+    if wrong is not None:
+        nodes = ", ".join(wrong.names) or wrong.title
+        click.echo(f"the first kernel that is off is {wrong.kernel}, which computes {nodes}")

@@ -23,6 +23,7 @@ from tinyinfer.bundle.code import Tell, island_finder, machine_code, opencl_code
 from tinyinfer.bundle.container import Section, Signer, save_bundle, write_bundle
 from tinyinfer.bundle.devices import NoTarget
 from tinyinfer.bundle.golden import write_golden
+from tinyinfer.bundle.kernel_values import write_kernel_values
 from tinyinfer.bundle.load import BundleModel
 from tinyinfer.bundle.manifest import TargetReport, canonical_json, make_manifest
 from tinyinfer.bundle.plan_section import PlanSection, write_plan
@@ -178,12 +179,16 @@ def build_bundle(
     in_halves: dict[str, list[OutputError]] = {}
     if options.golden:
         tell("computing golden vectors")
-        golden = make_vectors(source, options.inputs, *_runners(sections, source, built, options))
+        models: dict[str, BundleModel] = {}
+        golden = make_vectors(source, options.inputs, *_runners(sections, source, built, options, models))
         errors, in_halves = golden.errors, golden.in_halves
         sections.append(Section("GOLD", write_golden(golden.vectors)))
         for item in built:
             found = in_halves.get(item.target.name, ())
             item.section.tolerances = {number: error.allowed for number, error in enumerate(found)}
+        recorded = {name: model.record_kernels(golden.vectors[0]) for name, model in models.items()}
+        if recorded:
+            sections.append(Section("KVAL", write_kernel_values(recorded)))
     for group, item in enumerate(built, 1):
         sections += item.sections(group)
     minor = 0 if all(isinstance(target, CpuTarget) for target in targets) else 1
@@ -266,10 +271,15 @@ def _bytes(spec: TensorSpec) -> int:
 
 
 def _runners(
-    sections: Sequence[Section], source: Source, built: Sequence[_Built], options: BuildOptions
+    sections: Sequence[Section],
+    source: Source,
+    built: Sequence[_Built],
+    options: BuildOptions,
+    models: dict[str, BundleModel],
 ) -> tuple[dict[str, Runner], dict[str, Runner | None]]:
     """The targets that this machine can run, each from the bytes that are to be written; where there is none
-    for its processor, the code of a session here. Apart from them those that store halves, all of them."""
+    for its processor, the code of a session here. Apart from them those that store halves, all of them. What
+    runs on an OpenCL device is added to `models`."""
     runners: dict[str, Runner] = {}
     in_halves: dict[str, Runner | None] = {}
     for group, item in enumerate(built, 1):
@@ -280,6 +290,7 @@ def _runners(
             item.report.replayed_on = model.device_title if model is not None else ""
             run = None
             if model is not None:
+                models[name] = model
                 executable = model.executable()
                 run = executable.run
                 made_for = item.target.device and model.wanted == ""

@@ -72,6 +72,7 @@ KINDS = {
     "GOLD": Kind(3),
     "PROV": Kind(4, critical=False),
     "TUNE": Kind(5, critical=False),
+    "KVAL": Kind(6, critical=False),
     "TRNG": Kind(6, critical=False),
     "CLBN": Kind(7, critical=False, target=True),
     "CODE": Kind(8, alignment=16384, target=True),

@@ -45,6 +45,11 @@ class BundleDevice:
         """What it is called."""
         return self.name
 
+    @property
+    def identity(self) -> str:
+        """Device and driver version, where those decide what is computed; "" on processors."""
+        return ""
+
     def available(self) -> str | None:
         """None: it was looked for."""
         return None
@@ -130,6 +135,11 @@ class OpenclTargetDevice(BundleDevice):
         from tinyinfer.backends.opencl.platforms import describe
 
         return describe(self.device)
+
+    @property
+    def identity(self) -> str:
+        d = self.device
+        return " | ".join((d.platform.version, d.name, d.version, d.driver_version))
 
     def load(self, container: Container, section: PlanSection, code: np.ndarray, threads: int) -> Executable:
         from tinyinfer.backends.cpu.cache import KernelCache

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import logging
 
     from tinyinfer.backends.base import Device, Executable, LaunchTime
+    from tinyinfer.bundle.golden import GoldenVector
+    from tinyinfer.bundle.kernel_values import KernelValues, KernelVerdict
 
 KEY = ()
 """The only key: a bundle is compiled for one set of shapes."""
@@ -122,6 +124,10 @@ class BundleModel:
         self._device = device
         executable = self.executable(options.intra_op_num_threads)
         logger.info("%s loaded, target %s", title, self.target)
+        if self._device.identity:
+            from tinyinfer.bundle.first_load import verify_first_load
+
+            verify_first_load(self, executable, self._device.identity, logger)
         return BundleProgram(executable)
 
     def executable(self, threads: int = 0) -> BundleExecutable:
@@ -133,6 +139,62 @@ class BundleModel:
         """The program of an executable of this model as the driver of its OpenCL device built it, with what
         `CLBN` calls it by: digest and binary. None on processors, and where a driver keeps it to itself."""
         return self._device.built_program(executable.inner, self.section, self._code)
+
+    def record_kernels(self, vector: GoldenVector) -> list[KernelValues]:
+        """Some of what each kernel of the OpenCL device writes on a golden vector."""
+        from tinyinfer.bundle.kernel_values import record_kernels
+
+        executable = self.executable()
+        try:
+            plan = self.section.plan
+            halves = any(image.dtype == "float16" for image in plan.images)
+            return record_kernels(executable.inner, self.feeds(vector), self._text(), halves)  # type: ignore[arg-type]
+        finally:
+            executable.close()
+
+    def check_kernels(
+        self,
+        executable: BundleExecutable,
+        vector: GoldenVector,
+        recorded: Sequence[KernelValues] | None = None,
+    ) -> list[KernelVerdict]:
+        """How far each kernel is off what was recorded of it when the bundle was made, or what is given.
+        Empty on processors, and where nothing was recorded."""
+        from tinyinfer.bundle.kernel_values import check_kernels, read_kernel_values
+        from tinyinfer.bundle.provenance import read_provenance
+
+        label = self.container.label
+        entry, origins = self.container.get("KVAL"), self.container.get("PROV")
+        if recorded is None:
+            recorded = (
+                read_kernel_values(self.container.data(entry), self.target, f"{label}: KVAL") if entry else ()
+            )
+        if not self._device.identity or not recorded:
+            return []
+        nodes = read_provenance(self.container.data(origins), f"{label}: PROV") if origins else []
+        own = nodes[self._device.entry.group - 1] if len(nodes) >= self._device.entry.group else []
+        launches = self.section.plan.launches
+        names = [own[n] if n < len(own) else () for n, x in enumerate(launches) if not x.once]
+        return check_kernels(executable.inner, self.feeds(vector), recorded, names)  # type: ignore[arg-type]
+
+    def golden(self) -> list[GoldenVector]:
+        """The golden vectors with the target's tolerances; none where the bundle has none."""
+        from tinyinfer.bundle.golden import loosened, read_golden
+
+        entry, plan = self.container.get("GOLD"), self.section.plan
+        if entry is None:
+            return []
+        where = f"{self.container.label}: GOLD"
+        read = read_golden(self.container.data(entry), plan.inputs, plan.outputs, where)
+        return [loosened(vector, self.section.tolerances) for vector in read]
+
+    def feeds(self, vector: GoldenVector) -> list[np.ndarray]:
+        """The inputs of a golden vector."""
+        specs = self.section.plan.inputs
+        return [x.array(spec.shape, numpy_dtype(spec.dtype)) for x, spec in zip(vector.inputs, specs)]
+
+    def _text(self) -> str:
+        return self._code.tobytes().decode("ascii", "replace")
 
     def key(self, arrays: Mapping[str, Any]) -> Any:
         return KEY

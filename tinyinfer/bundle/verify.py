@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tinyinfer.bundle.container import Signer
-from tinyinfer.bundle.golden import compare, loosened, read_golden
+from tinyinfer.bundle.golden import GoldenVector, compare
+from tinyinfer.bundle.kernel_values import KernelVerdict
 from tinyinfer.bundle.load import BundleExecutable, BundleModel
 from tinyinfer.bundle.programs import add_program, refuse_signed
 from tinyinfer.errors import Fail, InvalidArgument
-from tinyinfer.runtime.signature import numpy_dtype
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,13 @@ class VerifyReport:
     outputs: list[OutputVerdict]
     program_bytes: int = 0
     """Of the program that was put into the bundle."""
+    kernels: list[KernelVerdict] = field(default_factory=list)
+    """How far each kernel is off, in the order in which they run, where that was asked for."""
+
+    @property
+    def first_wrong(self) -> KernelVerdict | None:
+        """The first kernel that is off by more than is allowed."""
+        return next((kernel for kernel in self.kernels if not kernel.passed), None)
 
     @property
     def passed(self) -> bool:
@@ -60,43 +67,31 @@ def verify_bundle(
     target: str = "",
     keep_program: bool = False,
     signer: Signer | None = None,
+    bisect: bool = False,
+    against: str = "",
 ) -> VerifyReport:
     """Run the golden vectors of a bundle with the target that a session on these devices would take, or with
     the one called `target`.
 
     With `keep_program`, the program as the OpenCL device's driver built it goes into the bundle's file, if
-    all that it computes is right (`signer` signs what is signed). Errors as in `BundleModel`; Fail where the
-    bundle has no golden vectors; InvalidArgument where there is no program to keep, or no way to.
+    all that it computes is right (`signer` signs what is signed). `bisect` compares each kernel with what was
+    recorded when the bundle was made, or with the device `against`. Errors as in `BundleModel`; Fail where
+    the bundle has no golden vectors; InvalidArgument where there is no program to keep, or no way to.
     """
     model = BundleModel(path_or_bytes, None, trusted_keys, require_signature, devices=devices, target=target)
     container = model.container
-    entry = container.get("GOLD")
-    if entry is None:
+    vectors = model.golden()
+    if not vectors:
         raise Fail(f"{container.label}: there are no golden vectors in it")
     executable = model.executable(threads)
-    specs, results = executable.inputs, executable.outputs
-    read = read_golden(container.data(entry), specs, results, f"{container.label}: GOLD")
-    vectors = [loosened(vector, model.section.tolerances) for vector in read]
     kept = 0
-    verdicts = [OutputVerdict(spec.name, 0.0, 0.0, 0.0, 0, 0) for spec in results]
+    kernels: list[KernelVerdict] = []
     if keep_program:
         refuse_signed(container, signer)
     try:
-        for vector in vectors:
-            feeds = [
-                given.array(spec.shape, numpy_dtype(spec.dtype)) for given, spec in zip(vector.inputs, specs)
-            ]
-            found = compare(vector, executable.run(feeds))
-            for number, (wanted, difference) in enumerate(zip(vector.outputs, found)):
-                before = verdicts[number]
-                verdicts[number] = OutputVerdict(
-                    before.name,
-                    max(before.worst, difference.error),
-                    max(before.absolute, wanted.absolute),
-                    max(before.relative, wanted.relative),
-                    before.elements + difference.elements,
-                    before.failing + difference.failed,
-                )
+        verdicts = replay(model, executable, vectors)
+        if bisect:
+            kernels = _bisect(model, executable, vectors[0], path_or_bytes, against)
         if keep_program and not any(verdict.failing for verdict in verdicts):
             kept = _keep(model, executable, path_or_bytes, signer)
     finally:
@@ -109,7 +104,46 @@ def verify_bundle(
         None if signed is None else signed.hex(),
         verdicts,
         kept,
+        kernels,
     )
+
+
+def replay(
+    model: BundleModel, executable: BundleExecutable, vectors: Sequence[GoldenVector]
+) -> list[OutputVerdict]:
+    """How each output does over all vectors."""
+    verdicts = [OutputVerdict(spec.name, 0.0, 0.0, 0.0, 0, 0) for spec in executable.outputs]
+    for vector in vectors:
+        found = compare(vector, executable.run(model.feeds(vector)))
+        for number, (wanted, difference) in enumerate(zip(vector.outputs, found)):
+            before = verdicts[number]
+            verdicts[number] = OutputVerdict(
+                before.name,
+                max(before.worst, difference.error),
+                max(before.absolute, wanted.absolute),
+                max(before.relative, wanted.relative),
+                before.elements + difference.elements,
+                before.failing + difference.failed,
+            )
+    return verdicts
+
+
+def _bisect(
+    model: BundleModel, executable: BundleExecutable, vector: GoldenVector, path_or_bytes: Any, against: str
+) -> list[KernelVerdict]:
+    """How far each kernel is off, against what was recorded of it or what another device computes."""
+    recorded = None
+    if against:
+        other = BundleModel(path_or_bytes, devices=[against], target=model.target)
+        recorded = other.record_kernels(vector)
+    verdicts = model.check_kernels(executable, vector, recorded)
+    if not verdicts:
+        raise InvalidArgument(
+            f"{model.container.label}: of target {model.target} no values of kernels were recorded, as only"
+            " those of OpenCL devices are, where one is there when the bundle is made; --against DEVICE takes"
+            " what another OpenCL device computes"
+        )
+    return verdicts
 
 
 def _keep(

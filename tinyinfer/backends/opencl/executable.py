@@ -19,6 +19,7 @@ from tinyinfer.backends.opencl.launches import HostLoop, KernelLaunch, Queue, Sc
 from tinyinfer.backends.opencl.memory import DeviceMemory
 from tinyinfer.backends.opencl.platforms import opencl
 from tinyinfer.backends.opencl.programs import PrintedProgram, all_launches, build_program
+from tinyinfer.backends.opencl.stepping import Look, step_through
 from tinyinfer.backends.opencl.transfers import Transfers
 from tinyinfer.backends.opencl.vendor import Steps, Vendor
 from tinyinfer.ir.node import Node
@@ -58,7 +59,7 @@ class OpenclExecutable:
         self.outputs: list[TensorSpec] = list(plan.outputs)
         self.peak_bytes: int = plan.peak_bytes
         self._plan_stages, self._kept = dict(plan.stages), plan.kept
-        self._arena_bytes = plan.arena_bytes
+        self._arena_bytes, self._images = plan.arena_bytes, plan.images
         self._context, self._queue = context, cl.CommandQueue(context)
         program = build_program(context, capabilities, plan.launches, cache, printed)
         self.program = program
@@ -115,6 +116,11 @@ class OpenclExecutable:
             )
             for x, seconds in zip(self.launches, times)
         ]
+
+    def step(self, feeds: Sequence[np.ndarray], look: Look) -> list[np.ndarray]:
+        """As `run`, one launch after the other, each under `look` (`stepping`)."""
+        with self._lock, _MEETING if self._meets else nullcontext():
+            return self._run(feeds, step_through(self.launches, self._images, look))
 
     def kept_values(self) -> list[tuple[Node, np.ndarray]]:
         """Each value that the last run stored, copied from the arena (CompileOptions.keep_values)."""
