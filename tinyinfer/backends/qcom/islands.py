@@ -78,19 +78,33 @@ class IslandFinder:
 
     feeds: Callable[[], Sequence[Mapping[str, np.ndarray]]]
     threads: int = 0
-    _known: dict[tuple[tuple[Node, ...], ...], Islands] = field(default_factory=dict)
+    _known: dict[tuple[tuple[Any, ...], ...], _Found] = field(default_factory=dict)
 
     def find(self, graph: Graph, target: OpenclTarget, options: CompileOptions) -> Islands:
         """The islands of a graph, whose passes have run, on a target that stores halves."""
         stored = stored_halves(graph, ItemPrinter(target.model, target.dialect), options)
-        key = tuple(item.nodes for item in stored)
-        if stored and key not in self._known:
+        if not stored:
+            return Islands()
+        key = tuple((x.names, x.nbytes, tuple((n.op, n.shape) for n in x.nodes)) for x in stored)
+        if key not in self._known:
             trial = _Trial(graph, stored, self.feeds(), self.threads)
             try:
                 self._known[key] = _Search(stored, trial).run()
             finally:
                 trial.close()
-        return self._known.get(key, Islands())
+        found = self._known[key]
+        chosen = [stored[number] for number in sorted(found.wide)]
+        nodes = frozenset(node for item in chosen for node in item.nodes)
+        return Islands(nodes, tuple(x.title for x in chosen), found.before, found.after, len(stored))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The numbers of what is float32, and what outputs are off by without and with it."""
+
+    wide: frozenset[int]
+    before: float
+    after: float
 
 
 class _Trial:
@@ -159,12 +173,12 @@ class _Search:
         self._stored, self._trial = stored, trial
         self._every = frozenset(range(len(stored)))
 
-    def run(self) -> Islands:
+    def run(self) -> _Found:
         too_large = self._trial.too_large()
         before, _ = self._trial.errors(self._every)
         after = self._error(too_large) if too_large else before
         if after <= BOUND:
-            return self._islands(too_large, before, after)
+            return _Found(frozenset(too_large), before, after)
         parts = self._by_worth(too_large)
 
         def first(count: int) -> set[int]:
@@ -175,7 +189,7 @@ class _Search:
             middle = (low + high) // 2
             low, high = (low, middle) if self._error(first(middle)) <= BOUND else (middle, high)
         wide = self._narrowed(first(high), too_large)
-        return self._islands(wide, before, self._error(wide))
+        return _Found(frozenset(wide), before, self._error(wide))
 
     def _error(self, wide: Collection[int]) -> float:
         return self._trial.errors(self._every.difference(wide))[0]
@@ -198,11 +212,6 @@ class _Search:
             if self._error(wide - {number}) <= BOUND:
                 wide = wide - {number}
         return wide
-
-    def _islands(self, wide: Collection[int], before: float, after: float) -> Islands:
-        chosen = [self._stored[number] for number in sorted(wide)]
-        nodes = frozenset(node for item in chosen for node in item.nodes)
-        return Islands(nodes, tuple(x.title for x in chosen), before, after, len(self._stored))
 
 
 def output_error(got: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
