@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -19,6 +19,9 @@ from cli.options import (
 )
 from cli.report import print_json, table
 from cli.values import describe
+
+if TYPE_CHECKING:
+    from tinyinfer.runtime.session import InferenceSession
 
 ORACLE, ONNXRUNTIME = "oracle", "onnxruntime"
 
@@ -37,6 +40,11 @@ ORACLE, ONNXRUNTIME = "oracle", "onnxruntime"
     multiple=True,
     help="What to compare with [default: the oracle, and onnxruntime where it is installed].",
 )
+@click.option(
+    "--bisect",
+    is_flag=True,
+    help="Compare every value that kernels store with the oracle's, and name the first that differs.",
+)
 @json_option
 @verbose_option
 @reports_errors
@@ -45,6 +53,7 @@ def command(
     inputs: InputChoice,
     tolerance: float | None,
     against: tuple[str, ...],
+    bisect: bool,
     as_json: bool,
     verbose: int,
 ) -> None:
@@ -55,6 +64,8 @@ def command(
     feeds = gather_feeds(session, inputs, choice.input_shapes, fill_missing=True)
     with feeds.explaining():
         actual = session.run(None, feeds.arrays)
+    if bisect:
+        raise SystemExit(_bisect(choice, session, feeds.arrays, tolerance, as_json))
     names = [output.name for output in session.get_outputs()]
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -108,6 +119,48 @@ def command(
         for note in notes:
             click.echo(note)
     raise SystemExit(0 if good else 1)
+
+
+def _bisect(
+    choice: SessionChoice,
+    session: InferenceSession,
+    arrays: dict[str, Any],
+    tolerance: float | None,
+    as_json: bool,
+) -> int:
+    """The exit code after a row for each stored value, of the model's first segment."""
+    from tinyinfer.backends.registry import find_device
+    from tinyinfer.runtime.bisect import compare_stored
+
+    graph = session.graph({name: np.shape(array) for name, array in arrays.items()})
+    device = find_device(session.get_providers()[0])
+    options = session.get_session_options().compile_options()
+    values = compare_stored(graph, device, options, arrays, tolerance, choice.threads)
+    first = next((value for value in values if not value.found.passed), None)
+    rows = [
+        {
+            "computes": list(value.names) or [value.op],
+            "shape": list(value.shape),
+            "max_abs_error": value.found.absolute,
+            "range_error": value.found.relative,
+            "passed": value.found.passed,
+            "problem": value.found.problem,
+        }
+        for value in values
+    ]
+    if as_json:
+        first_row = rows[values.index(first)] if first is not None else None
+        print_json({"model": choice.title, "device": device.name, "values": rows, "first": first_row})
+    else:
+        verdicts = ["ok" if v.found.passed else "DIFFERS FIRST" if v is first else "differs" for v in values]
+        lines = [
+            (f"{v.found.absolute:.3e}", f"{v.found.relative:.3e}", verdict, ", ".join(v.names) or v.op)
+            for v, verdict in zip(values, verdicts)
+        ]
+        click.echo(table(lines, ("max abs error", "of range", "verdict", "ONNX nodes"), right=(0, 1)))
+        if first is not None:
+            click.echo(f"the first value that differs is that of {', '.join(first.names) or first.op}")
+    return 0 if first is None else 1
 
 
 def _onnxruntime(
