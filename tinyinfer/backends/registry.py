@@ -13,10 +13,11 @@ _DEVICES = {
     "CPU": ("tinyinfer.backends.cpu.device", "CpuDevice"),
     "OPENCL": ("tinyinfer.backends.opencl.device", "OpenclDevice"),
     "QCOM": ("tinyinfer.backends.qcom.device", "QcomDevice"),
+    "QCOM-KGSL": ("tinyinfer.backends.qcom.direct_device", "DirectDevice"),
     "REFERENCE": ("tinyinfer.backends.reference.device", "ReferenceDevice"),
 }
 
-_SELECTABLE = frozenset(("OPENCL", "QCOM"))
+_SELECTABLE = frozenset(("OPENCL", "QCOM", "QCOM-KGSL"))
 """Devices of which a machine may have several: "opencl:0" or "opencl:name" chooses one."""
 
 _SUFFIX = "ExecutionProvider"

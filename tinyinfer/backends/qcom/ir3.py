@@ -69,6 +69,17 @@ def find_compiler(
     `tree` is the folder of the Mesa tree, by default the one that the configuration names; `cache` keeps
     results, by default beside the compiled CPU kernels.
     """
+    folder, reason = find_tree(gpu, tree)
+    if folder is None:
+        return None, reason
+    try:
+        return MesaTreeCompiler(gpu, folder, cache or KernelCache(config.cache_directory())), ""
+    except EPFail as error:
+        return None, str(error)
+
+
+def find_tree(gpu: AdrenoGpu, tree: Path | None = None) -> tuple[Path | None, str]:
+    """The folder of a Mesa tree that knows `gpu` and "", or None and the reason in words."""
     folder = tree if tree is not None else config.mesa_tree()
     if folder is None:
         return None, f"no compiler for Adreno GPUs: {config.MESA_VARIABLE} does not name a Mesa tree"
@@ -80,10 +91,7 @@ def find_compiler(
         return None, "the program chroot is missing"
     if os.geteuid() != 0 and shutil.which("unshare") is None:
         return None, "entering the Mesa tree needs root or the program unshare"
-    try:
-        return MesaTreeCompiler(gpu, folder, cache or KernelCache(config.cache_directory())), ""
-    except EPFail as error:
-        return None, str(error)
+    return folder, ""
 
 
 class MesaTreeCompiler:
@@ -94,10 +102,10 @@ class MesaTreeCompiler:
 
     def __init__(self, gpu: AdrenoGpu, tree: Path, cache: KernelCache):
         self.gpu = gpu
-        self.version = _package_version(tree)
+        self.version = package_version(tree)
         self._tree = tree
         self._cache = cache
-        self._worker: _Worker | None = None
+        self._worker: Worker | None = None
 
     def compile(self, kernels: Sequence[KernelText]) -> list[CompiledKernel]:
         """See `Ir3Compiler`."""
@@ -131,7 +139,7 @@ class MesaTreeCompiler:
 
     def _ask(self, kernel: KernelText) -> CompiledKernel:
         if self._worker is None:
-            self._worker = _Worker(self._tree, self.gpu)
+            self._worker = Worker(self._tree, self.gpu, _WORKER)
         request = {"source": kernel.source, "options": kernel.options.split()}
         try:
             answer, log = self._worker.ask(request)
@@ -161,12 +169,12 @@ class MesaTreeCompiler:
         )
 
 
-class _Worker:
-    """The running `ir3_worker.py`, and the file that its standard error goes to."""
+class Worker:
+    """A program inside the tree that answers requests, and the file that its standard error goes to."""
 
-    def __init__(self, tree: Path, gpu: AdrenoGpu):
+    def __init__(self, tree: Path, gpu: AdrenoGpu, source: Path):
         enter = [] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user"]
-        program = _WORKER.read_text(encoding="utf-8")
+        program = source.read_text(encoding="utf-8")
         variables = [f"{name}={value}" for name, value in _environment(gpu).items()]
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
@@ -259,7 +267,7 @@ def _environment(gpu: AdrenoGpu) -> dict[str, str]:
     }
 
 
-def _package_version(tree: Path) -> str:
+def package_version(tree: Path) -> str:
     """The version of the tree's OpenCL driver, from the list of its packages."""
     try:
         text = (tree / "var/lib/dpkg/status").read_text(encoding="utf-8", errors="replace")

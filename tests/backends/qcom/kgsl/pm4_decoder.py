@@ -58,6 +58,10 @@ COMMON_REGISTERS = {
 }
 A6XX_REGISTERS = {
     **COMMON_REGISTERS,
+    0xA9E8: "SP_CS_BINDLESS_BASE.lo",
+    0xA9E9: "SP_CS_BINDLESS_BASE.hi",
+    0xB9C0: "HLSQ_CS_BINDLESS_BASE.lo",
+    0xB9C1: "HLSQ_CS_BINDLESS_BASE.hi",
     0xA9F2: "SP_CS_UAV_BASE.lo",
     0xA9F3: "SP_CS_UAV_BASE.hi",
     0xB980: "SP_PS_WAVE_CNTL",
@@ -327,6 +331,8 @@ class Machine:
 
     def _load_state6_frag(self, what: int, low: int, high: int) -> None:
         kind = LOADS.get(((what >> 14) & 3, (what >> 18) & 15))
+        if kind == "uavs" and (what >> 16) & 3 == 1 and self.generation == 6:
+            return self._load_set(what & 0x3FFF, what >> 22, low, high)
         if kind is None or (what >> 16) & 3 != 2 or what & 0x3FFF:
             raise BadStream(f"LOAD_STATE6 {what:08x}")
         address, units = high << 32 | low, what >> 22
@@ -334,6 +340,15 @@ class Machine:
             raise BadStream(f"LOAD_STATE6 of {units} units from {address:x}")
         self.read(address, units * LOAD_UNIT_BYTES[kind])
         self.loaded[kind] = address, units
+
+    def _load_set(self, first: int, units: int, offset: int, high: int) -> None:
+        """UAVs of descriptor set 0; the offset is in words."""
+        base = self._address("SP_CS_BINDLESS_BASE")
+        if base & 63 != 3 or base != self._address("HLSQ_CS_BINDLESS_BASE"):
+            raise BadStream(f"descriptors of 64 bytes in a set at {base:x}")
+        if offset != first * 16 or high or not units or self.registers["SP_UPDATE_CNTL"] != 0x3E00:
+            raise BadStream(f"{units} descriptors from {first}, at word {offset}")
+        self.loaded["set"] = (base & ~63) + first * 64, units
 
     def _exec_cs(self, zero: int, x: int, y: int, z: int) -> None:
         if zero:
@@ -367,9 +382,16 @@ class Machine:
         if not config & 0x100 or not get["SP_CS_CONST_CONFIG"] & 0x100:
             raise BadStream("the shader is not enabled")
         textures, samplers, uavs = config >> 9 & 255, config >> 17 & 31, config >> 22 & 127
-        if (get["SP_CS_TSIZE"], get["SP_CS_USIZE"]) != (textures, uavs):
+        bindless = bool(config & 4)
+        if config & 0xE000000B or bindless and self.generation == 7:
+            raise BadStream(f"SP_CS_CONFIG {config:08x}")
+        if (get["SP_CS_TSIZE"], get["SP_CS_USIZE"]) != (textures, 0 if bindless else uavs):
             raise BadStream("descriptor counts differ")
-        for kind, units in (("textures", textures), ("samplers", samplers), ("uavs", uavs)):
+        views = "set" if bindless else "uavs"
+        if bindless and self.loaded.get("set", (0, 0))[1] != uavs:
+            raise BadStream(f"{uavs} UAVs are used, {self.loaded.get('set')} loaded")
+        plain = 0 if bindless else uavs
+        for kind, units in (("textures", textures), ("samplers", samplers), ("uavs", plain)):
             if units and self.loaded.get(kind, (0, 0))[1] != units:
                 raise BadStream(f"{units} {kind} are used, {self.loaded.get(kind)} loaded")
             base = {"textures": "TEXMEMOBJ", "samplers": "SAMPLER", "uavs": "UAV"}[kind]
@@ -390,7 +412,7 @@ class Machine:
             code=self.read(code_at, code_bytes)[get["SP_CS_PROGRAM_COUNTER_OFFSET"] :],
             constants=self.read(constants_at, constant_units * 16) if constant_units else b"",
             textures=self._views("textures", textures),
-            uavs=self._views("uavs", uavs),
+            uavs=self._views(views, uavs),
             samplers=samplers,
             full_registers=control_0 >> 7 & 63,
             half_registers=control_0 >> 1 & 63,

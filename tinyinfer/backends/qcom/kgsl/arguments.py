@@ -157,6 +157,7 @@ def append_block(
     textures = words.align(descriptors.IMAGE_BYTES)
     _append_images(words, shader, arguments, (ImageSlot,))
     uavs = words.align(descriptors.IMAGE_BYTES)
+    words.append([0] * (descriptors.IMAGE_BYTES // 4 * (shader.bindless_uavs or 0)))
     _append_images(words, shader, arguments, (StorageImageSlot, BufferViewSlot))
     samplers = words.align(descriptors.SAMPLER_BYTES)
     for _ in range(shader.samplers):

@@ -27,6 +27,7 @@ Size = tuple[int, int, int]
 
 PRIVATE_ITEM_BYTES = 512
 PRIVATE_PROCESSOR_BYTES = 4096
+DESCRIPTOR_WORDS = 16
 LOCAL_BYTES = 1024
 LEAST_LOCAL_BYTES = 2048
 """Less than this encodes as "all that there is"."""
@@ -66,6 +67,8 @@ def check_launch(gpu: DirectGpu, shader: ShaderBinary, groups: Size, local: Size
         )
     if shader.double_wave and not gpu.facts.double_waves:
         raise ValueError(f"{where}: compiled for double waves, which this GPU does not have")
+    if shader.bindless_uavs is not None and gpu.generation != 6:
+        raise ValueError(f"{where}: sets of descriptors are known for a6xx only")
     if shader.launch is Launch.RUN_OPENCL and gpu.generation != 6:
         raise ValueError(
             f"{where}: how code of the vendor's OpenCL compiler is started is known for a6xx only"
@@ -185,10 +188,11 @@ def _program(
                 textures=shader.count(ImageSlot),
                 samplers=shader.samplers,
                 uavs=uavs,
+                bindless_uavs=shader.bindless_uavs is not None,
             ),
             "SP_CS_INSTR_SIZE": _fields("SP_CS_INSTR_SIZE", bytes=shader.code_bytes),
             "SP_CS_PVT_MEM_STACK_OFFSET": _fields("SP_CS_PVT_MEM_STACK_OFFSET", bytes=processor),
-            "SP_CS_USIZE": uavs,
+            "SP_CS_USIZE": uavs if shader.bindless_uavs is None else 0,
             "SP_REG_PROG_ID_0": 0xFCFCFCFC,
             "SP_REG_PROG_ID_1": 0xFCFCFCFC,
             "SP_REG_PROG_ID_2": 0xFCFCFCFC,
@@ -294,9 +298,27 @@ def _state(
     if textures:
         _load(stream, reg.STATE_CONSTANTS, reg.BLOCK_COMPUTE_TEXTURE, textures, at(block.textures))
         stream.write({"SP_CS_TEXMEMOBJ_BASE": at(block.textures)})
-    if uavs:
+    if uavs and shader.bindless_uavs is not None:
+        _bindless_uavs(stream, at(block.uavs + reg.BINDLESS_64_BYTES), shader.bindless_uavs, uavs)
+    elif uavs:
         _load(stream, reg.STATE_UAV, reg.BLOCK_COMPUTE_SHADER, uavs, at(block.uavs))
         stream.write({"SP_CS_UAV_BASE": at(block.uavs)})
+
+
+def _bindless_uavs(stream: CommandStream, base: Address, first: int, count: int) -> None:
+    """UAVs as descriptors `first` and following of set 0, which begins at `base`."""
+    stream.write({"SP_UPDATE_CNTL": _fields("SP_UPDATE_CNTL", compute_bindless=reg.BINDLESS_SETS)})
+    stream.write({"SP_CS_BINDLESS_BASE": base, "HLSQ_CS_BINDLESS_BASE": base})
+    head = encode(
+        "CP_LOAD_STATE6",
+        reg.LOAD_STATE,
+        offset=first,
+        type=reg.STATE_UAV,
+        source=reg.SOURCE_BINDLESS,
+        block=reg.BLOCK_COMPUTE_SHADER,
+        units=count,
+    )
+    stream.packet("CP_LOAD_STATE6_FRAG", head, first * DESCRIPTOR_WORDS, 0)
 
 
 def _load(stream: CommandStream, kind: int, where: int, units: int, address: Address) -> None:

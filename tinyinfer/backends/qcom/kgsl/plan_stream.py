@@ -31,12 +31,17 @@ CODE_ALIGNMENT = 256
 
 @dataclass(frozen=True)
 class Dispatch:
-    """One kernel over `groups` work-groups of `local` work-items (x, y, z); an argument for each slot."""
+    """One kernel over `groups` work-groups of `local` work-items (x, y, z); an argument for each slot.
+
+    `waits` says whether it needs what dispatches since the last waiting one did; None finds it out from the
+    memory that the arguments name.
+    """
 
     shader: ShaderBinary
     arguments: Sequence[Argument]
     groups: tuple[int, int, int]
     local: tuple[int, int, int]
+    waits: bool | None = None
 
 
 class PlanStream:
@@ -150,7 +155,8 @@ class PlanStream:
         mode: dict[str, int] | None = None
         hazards = _Hazards()
         for number, item in enumerate(self._dispatches):
-            if hazards.conflict(item.arguments):
+            waits = hazards.conflict(item.arguments) if item.waits is None else item.waits and number > 0
+            if waits:
                 launch.barrier(self._stream, self._scratch)
                 hazards = _Hazards()
             hazards.add(item.arguments)

@@ -105,7 +105,13 @@ REGISTERS: dict[str, Register] = {
     "SP_CS_CONFIG": Register(
         0xA9BB,
         0xA9BB,
-        {"enabled": _bit(8), "textures": Field(9, 16), "samplers": Field(17, 21), "uavs": Field(22, 28)},
+        {
+            "bindless_uavs": _bit(2),
+            "enabled": _bit(8),
+            "textures": Field(9, 16),
+            "samplers": Field(17, 21),
+            "uavs": Field(22, 28),
+        },
     ),
     "SP_CS_INSTR_SIZE": Register(0xA9BC, 0xA9BC, {"bytes": Field(0, 31, unit=128)}),
     "SP_CS_PVT_MEM_STACK_OFFSET": Register(0xA9BD, 0xA9BD, {"bytes": Field(0, 18, unit=2048)}),
@@ -115,6 +121,7 @@ REGISTERS: dict[str, Register] = {
     "SP_CS_VGS_CNTL": Register(None, 0xA9C5, _PLAIN),
     "SP_CS_SAMPLER_BASE": Register(0xA9E2, 0xA9E2, _PLAIN, words=2),
     "SP_CS_TEXMEMOBJ_BASE": Register(0xA9E6, 0xA9E6, _PLAIN, words=2),
+    "SP_CS_BINDLESS_BASE": Register(0xA9E8, None, _PLAIN, words=2),
     "SP_CS_UAV_BASE": Register(0xA9F2, 0xA9F8, _PLAIN, words=2),
     "SP_CS_USIZE": Register(0xAA00, 0xAA00, _PLAIN),
     "SP_MODE_CNTL": Register(0xAB00, 0xAB00, {"constant_demotion": _bit(0), "isam_mode": Field(1, 2)}),
@@ -160,8 +167,11 @@ REGISTERS: dict[str, Register] = {
     "SP_CS_KERNEL_GROUP_X": Register(0xB999, 0xA9DC, _PLAIN),
     "SP_CS_KERNEL_GROUP_Y": Register(0xB99A, 0xA9DD, _PLAIN),
     "SP_CS_KERNEL_GROUP_Z": Register(0xB99B, 0xA9DE, _PLAIN),
+    "HLSQ_CS_BINDLESS_BASE": Register(0xB9C0, None, _PLAIN, words=2),
     "HLSQ_CS_CTRL_REG1": Register(0xB9D0, None, _LOCAL_MEMORY),
-    "SP_UPDATE_CNTL": Register(0xBB08, 0xAB1F, {"compute_state": _bit(5), "compute_uavs": _bit(6)}),
+    "SP_UPDATE_CNTL": Register(
+        0xBB08, 0xAB1F, {"compute_state": _bit(5), "compute_uavs": _bit(6), "compute_bindless": Field(9, 13)}
+    ),
     "HLSQ_DBG_ECO_CNTL": Register(0xBE04, 0xAE6C, _PLAIN),
 }
 
@@ -195,11 +205,17 @@ EVENT: Word = {"event": Field(0, 7)}
 MARKER: Word = {"mode": Field(0, 3)}
 THREAD_CONTROL: Word = {"thread": Field(0, 1), "no_concurrent_binning": _bit(27)}
 
-STATE_SHADER, STATE_CONSTANTS, STATE_UAV = 0, 1, 3
+STATE_SHADER, STATE_CONSTANTS, STATE_UNIFORM_BUFFER, STATE_UAV = 0, 1, 2, 3
 """Types of CP_LOAD_STATE6. A sampler is loaded as STATE_SHADER of BLOCK_COMPUTE_TEXTURE."""
 
-SOURCE_INDIRECT = 2
+SOURCE_BINDLESS, SOURCE_INDIRECT = 1, 2
 BLOCK_COMPUTE_TEXTURE, BLOCK_COMPUTE_SHADER = 5, 13
+BINDLESS_SETS = 31
+"""All five sets of descriptors, in SP_UPDATE_CNTL."""
+
+BINDLESS_64_BYTES = 3
+"""In the lowest bits of a set's address: how large its descriptors are."""
+
 MARKER_COMPUTE = 8
 THREAD_RENDER = 1
 NO_REGISTER = 0xFC

@@ -92,6 +92,7 @@ VENDOR_SYSTEM_VALUES = SystemValues(0xCF, 0xC0, 0xCC, 0x00)
 class ShaderBinary:
     """One kernel. Registers are counted in vectors of four components, as compilers report them.
 
+    With `bindless_uavs` the code finds UAV number 0 as that descriptor of set 0, the others after it.
     `constants` is how many vectors of 16 bytes the code reads, `immediates` what it finds in them beside its
     arguments: (byte offset, contents). `group_count_offset` and `local_size_offset` are byte offsets at which
     the code looks for three 32-bit numbers, if it does. `branch_stack` is in the hardware's units.
@@ -118,6 +119,7 @@ class ShaderBinary:
     local_size_offset: int | None = None
     launch: Launch = Launch.EXEC_CS
     image_rules: ImageRules = ImageRules.OPENCL
+    bindless_uavs: int | None = None
 
     def __post_init__(self) -> None:
         if not self.code or len(self.code) % 8:
