@@ -32,6 +32,14 @@ def test_help_and_the_list_of_commands(name):
     assert "Usage: " in call(name, "--help").stdout
 
 
+@pytest.mark.parametrize("command", ["run", "bench", "compare"])
+def test_halves_are_refused_where_no_device_stores_them(command, model):
+    for devices in ([], ["--device", "CPU"], ["--device", "opencl"], ["--device", "qcom", "--device", "CPU"]):
+        text = call(command, model, "--precision", "fp16", *devices, code=2).stderr
+        assert text.count("\n") == 1 and "--precision fp16: " in text and "QCOM" in text
+    assert "y" in call("run", model, "--precision", "fp32").stdout
+
+
 def test_version():
     import tinyinfer
 

@@ -10,9 +10,11 @@ from image_runs import largest_error, run_plan
 from tinyinfer.backends.opencl.device import OpenclDevice
 from tinyinfer.backends.opencl.target import plan_for
 from tinyinfer.backends.qcom.capabilities import find_gpu
+from tinyinfer.backends.qcom.device import QcomDevice
 from tinyinfer.backends.qcom.islands import BOUND, IslandFinder, Islands, output_error
 from tinyinfer.backends.qcom.target import qcom_target
 from tinyinfer.config import CompileOptions
+from tinyinfer.errors import InvalidArgument
 from tinyinfer.ir import build
 from tinyinfer.ir.node import Graph, Node
 from tinyinfer.ir.oracle import evaluate
@@ -123,3 +125,14 @@ def test_errors_are_parts_of_the_range_and_of_integers_parts_of_their_number():
     assert output_error(np.array([np.nan], np.float32), np.array([np.nan], np.float32)) == (0.0, 0.0)
     assert output_error(np.array([1, 2, 3, 4]), np.array([1, 2, 3, 5])) == (0.25, 0.25)
     assert output_error(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32)) == (0.0, 0.0)
+
+
+def test_a_device_looks_for_islands_by_itself_and_stores_what_its_precision_says():
+    plan = QcomDevice("a630").plan_with_islands(overflowing(), CompileOptions(), 1)
+    assert {x.dtype for x in plan.images} == {"float16", "float32"}
+    wide = QcomDevice("a630").with_options({"precision": "fp32"})
+    assert {x.dtype for x in wide.plan(overflowing(), CompileOptions()).images} == {"float32"}
+    assert wide.target.storage == "float32"
+    assert QcomDevice().with_options({"precision": "fp16"}).storage == "float16"
+    with pytest.raises(InvalidArgument, match="precision is one of auto, fp16, fp32"):
+        QcomDevice().with_options({"precision": "int8"})
