@@ -57,6 +57,7 @@ here is refused, unless it brings a function body for it or you register a funct
   * *function*: ONNX's own definition of the operator by others, each of which runs as its row says.
 * **tolerance**: the largest error that tests allow, relative to the largest magnitude of an output.
 * **devices**: kernels and loops run on every device, {devices}; the host's functions are the same for all.
+  QCOM-KGSL refuses loops that end by a condition, and has not run on hardware yet.
 
 {groups}
 
