@@ -108,7 +108,7 @@ class OpenclGpu(FakeKgsl):
         form = cl.ImageFormat(cl.channel_order.RGBA, kind)
         flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
         rows = np.ascontiguousarray(self._rows(view))
-        return cl.Image(self.context, flags, form, shape=(view.width, view.height), hostbuf=rows)
+        return cl.create_image(self.context, flags, form, shape=(view.width, view.height), hostbuf=rows)
 
     def _store(self, image: cl.Image, view: View) -> None:
         rows = np.empty((view.height, view.width * view.texel_bytes), np.uint8)
