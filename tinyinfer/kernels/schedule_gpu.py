@@ -87,6 +87,8 @@ class GpuModel:
     """Groups that one kernel may run a loop on: more than 1 where all of them run at the same time, so that
     they can wait for each other; 0 where loops are left to the host."""
     loop_costs: LoopCosts = LoopCosts()
+    tiles: bool = False
+    """Whether local memory is nearer than what caches the rest: contractions stage their operands there."""
 
     @property
     def plenty(self) -> int:
@@ -129,9 +131,7 @@ class GpuModel:
     def map(self, physical: PhysicalKernel, tuning: Tuning) -> GpuMapSchedule:
         from tinyinfer.kernels.schedule_gpu_map import schedule_gpu_map
 
-        return schedule_gpu_map(
-            physical.nest, self, aligned_arguments(physical), image_arguments(physical)
-        )
+        return schedule_gpu_map(physical.nest, self, aligned_arguments(physical), image_arguments(physical))
 
     def scatter(self, nest: LoopNest, independent: frozenset[Axis]) -> GpuScatterSchedule:
         parallel = tuple(a for a in nest.axes if a in independent)

@@ -26,6 +26,8 @@ from tinyinfer.kernels.physical import (
     rebase,
 )
 from tinyinfer.kernels.schedule_gpu import MOST_GROUPS, GpuModel, even_group, padded, power_of_two
+from tinyinfer.kernels.schedule_gpu_cost import BlockWork, tile_cost
+from tinyinfer.kernels.schedule_gpu_tile import GpuTileSchedule, tile_schedule, tiles
 from tinyinfer.kernels.tuning import Tuning
 from tinyinfer.runtime.plan import WorkSizes
 
@@ -42,7 +44,8 @@ WIDTHS = (2, 4, 8, USUAL_WIDTH, 32)
 FIELDS = ("vectors", "rows", "split", "unroll", "kept", "width")
 """What of a schedule is recorded."""
 
-# A cost model in cycles of one work-item; what it must get right is the order of blocks, not the time.
+# Cycles of one work-item where local memory is not near (schedule_gpu_cost has the others), as reasoned: what
+# must be right is the order of blocks, not the time.
 READ = 5.0
 """A read that hits a cache, against a multiply-add."""
 
@@ -137,11 +140,19 @@ class GpuContractionChoice:
         _, rows, split = _best(nest, vectors, self.model)
         return schedule_gpu_contraction(nest, vectors, rows, split, self.model)
 
-    def pick(self, tuning: Tuning) -> GpuContractionSchedule:
-        """The schedule that `tuning` has for this kernel if it is one of the space, else the heuristic."""
+    def pick(self, tuning: Tuning) -> GpuContractionSchedule | GpuTileSchedule:
+        """The schedule that `tuning` has for this kernel if it is one of the space, else the heuristic, or a
+        tiled one that costs less."""
         recorded = tuning.get(self.key) if tuning else None
         found = self.find(recorded) if recorded is not None else None
-        return found if found is not None else self.heuristic()
+        if found is not None:
+            return found
+        c, block = self.nest(1), self.heuristic()
+        tile = min(tiles(c, self.model), key=lambda t: tile_cost(c, t, self.model), default=None)
+        if tile is None:
+            return block
+        cost = block_cost(self.nest(block.vectors), block.rows, block.vectors, block.split, self.model)
+        return tile_schedule(c, tile, self.model) if tile_cost(c, tile, self.model) < cost else block
 
     # ---- the space: the same sums in the same order, unless a team shares them
 
@@ -221,7 +232,7 @@ class GpuContractionChoice:
 def _best(c: ContractionNest, vectors: int, model: GpuModel) -> tuple[float, int, int]:
     """(cost, rows, split) of the cheapest block with panels of this many vectors."""
     return min(
-        (_cost(c, rows, vectors, split, model), rows, split)
+        (block_cost(c, rows, vectors, split, model), rows, split)
         for rows in model.rows
         if rows * vectors <= MOST_SUMS // 4 and (rows == 1 or (c.m and rows < 2 * c.m[-1].size))
         for split in _splits(c, model)
@@ -240,21 +251,25 @@ def _splits(c: ContractionNest, model: GpuModel) -> list[int]:
     return [s for s in (1, 2, 4, 8, 16, 32, 64) if s == 1 or (s <= limit and steps >= s * model.split_steps)]
 
 
-def _cost(c: ContractionNest, rows: int, vectors: int, split: int, model: GpuModel) -> float:
+def block_cost(c: ContractionNest, rows: int, vectors: int, split: int, model: GpuModel) -> float:
+    """Rough cycles of the launch of a schedule without tiles."""
     k, groups = prod(a.size for a in c.k), prod(a.size for a in c.groups)
     tiles, panels = _tiles(c, rows), ceil(c.panels.columns / (vectors * model.lanes))
     width, height = _group(tiles, panels, rows * vectors, split, model, USUAL_WIDTH)
     items = tiles * panels * groups * split
     quarter = model.lanes if _contiguous(c) else 1
+    columns_read = c.panels.columns * ceil(tiles / height)
+    rows_read = tiles * rows * ceil(panels / width)
+    read = 4.0 * k * groups * (columns_read + rows_read)
+    if model.tiles:
+        return BlockWork(items, k, split, rows, vectors, quarter, read).cycles(model)
     step = rows * vectors * model.lanes + READ * (rows / quarter + vectors)
     resident = model.compute_units * model.wave * 32
     waves = ceil(items / resident)
     busy = items / (model.compute_units * model.wave * 4)
     time = (k / split) * max(step * busy, waves * (model.latency + step / 4))
     time += (JOIN + 4.0 * rows * vectors) * log2(split) * max(1.0, busy / 4)
-    columns_read = c.panels.columns * ceil(tiles / height)
-    rows_read = tiles * rows * ceil(panels / width)
-    far = 4.0 * k * groups * (columns_read + rows_read) / (model.compute_units * FAR_BYTES)
+    far = read / (model.compute_units * FAR_BYTES)
     return max(time, far) + min(time, far) / 4
 
 

@@ -17,7 +17,7 @@ from device_cases import random_cases  # noqa: E402
 from device_graphs import GRAPHS, image_program  # noqa: E402
 from device_suite import SUITE, check_program  # noqa: E402
 from loop_graphs import counted, normalised, recurrent  # noqa: E402
-from opencl_runs import MODELS, check, run  # noqa: E402
+from opencl_runs import MODELS, check, forced_tiles, run  # noqa: E402
 from random_graphs import GENERATORS  # noqa: E402
 
 from tinyinfer.backends.opencl.device import OpenclDevice  # noqa: E402
@@ -34,9 +34,12 @@ __kernel void race(__global float *out) {
 
 
 def graphs(first: int, count: int) -> None:
-    """Random graphs, cut for this device and for others, against the oracle."""
+    """Random graphs, cut for this device and for others and into tiles, against the oracle."""
     for name in GENERATORS:
         for model in MODELS.values():
+            check(random_cases(name, first, count), OpenclDevice(), model)
+    for name in ("convolution", "matmul", "attention"):
+        with forced_tiles(first) as model:
             check(random_cases(name, first, count), OpenclDevice(), model)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from unittest import mock
 
 import numpy as np
 from compiled import assert_close, graph_of
@@ -16,8 +18,11 @@ from tinyinfer.backends.opencl.executable import OpenclExecutable
 from tinyinfer.config import CompileOptions
 from tinyinfer.ir.node import Graph
 from tinyinfer.ir.oracle import evaluate
+from tinyinfer.kernels import schedule_gpu_contraction
+from tinyinfer.kernels.physical import ContractionNest
 from tinyinfer.kernels.plan import build_plan
 from tinyinfer.kernels.schedule_gpu import GpuModel
+from tinyinfer.kernels.schedule_gpu_tile import GpuTile
 
 MODELS = {
     "device": None,
@@ -26,6 +31,20 @@ MODELS = {
 }
 """Kernels may be cut for another device than the one that runs them: for groups as small as the smallest, and
 for so many compute units that every sum is split."""
+
+
+@contextmanager
+def forced_tiles(seed: int) -> Iterator[GpuModel]:
+    """A model for which every contraction stages its operands in local memory, with tiles of all kinds."""
+
+    def cost(nest: ContractionNest, tile: GpuTile, model: GpuModel) -> int:
+        return zlib.crc32(f"{seed} {nest.text()} {tile}".encode())
+
+    with (
+        mock.patch.object(schedule_gpu_contraction, "tile_cost", cost),
+        mock.patch.object(schedule_gpu_contraction, "block_cost", lambda *_: float("inf")),
+    ):
+        yield GpuModel(tiles=True)
 
 
 def executable(

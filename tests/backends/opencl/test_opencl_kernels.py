@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from device_cases import random_cases
-from opencl_runs import MODELS, check, quick_builds
+from opencl_runs import MODELS, check, forced_tiles, quick_builds
 from random_graphs import GENERATORS, Case
 
 from tinyinfer.backends.clike import expression
@@ -56,6 +56,42 @@ def test_long_sums_are_split(model, quick):
             feeds = {"x": rng.standard_normal(x.shape).astype(np.float32)}
             made[f"{rows} rows of {k}"] = Case([y], feeds, scale=4.0 * k)
     check(made, quick, MODELS[model])
+
+
+CONTRACTIONS = ("convolution", "two_convolutions", "matmul", "attention")
+
+
+@pytest.mark.parametrize("name", CONTRACTIONS)
+def test_contractions_of_tiles_in_local_memory(name, quick):
+    with forced_tiles(0) as model:
+        check(random_cases(name, 500, 4), quick, model)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", CONTRACTIONS)
+def test_many_contractions_of_tiles_in_local_memory(name, seed, opencl):
+    with forced_tiles(seed) as model:
+        check(random_cases(name, 2000 + 10 * seed, 10), opencl, model)
+
+
+def test_tiles_of_integers_of_rows_side_by_side_and_of_uneven_chunks(quick):
+    rng = np.random.default_rng(0)
+    made = {}
+    for dtype, shape, columns in (
+        ("int32", (70, 45), 19),
+        ("float32", (33, 64), 130),
+        ("float32", (130, 7), 8),
+    ):
+        a = rng.integers(-9, 9, shape).astype(dtype)
+        b = rng.integers(-9, 9, (shape[1], columns)).astype(dtype)
+        x = build.input_node("x", shape, dtype)
+        turned = build.permute(build.input_node("x", shape[::-1], dtype), [1, 0])
+        w = build.input_node("w", b.shape, dtype)
+        made[f"{shape}"] = Case([build.matmul(x, build.constant(b))], {"x": a})
+        made[f"{shape} turned"] = Case([build.matmul(turned, w)], {"x": a.T.copy(), "w": b})
+    with forced_tiles(1) as model:
+        check(made, quick, model)
 
 
 @pytest.mark.parametrize("name", ["convolution", "rows", "views", "gathers", "concats"])

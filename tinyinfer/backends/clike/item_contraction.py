@@ -10,49 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from tinyinfer.backends.clike.arithmetic import Value
 from tinyinfer.backends.clike.dialect import Dialect
-from tinyinfer.backends.clike.expression import Place, Position, axis_names
+from tinyinfer.backends.clike.expression import Place, Position
+from tinyinfer.backends.clike.item_sums import LANES, SumsPrinter
 from tinyinfer.backends.clike.items import dimension_counter, item_function, place_items
-from tinyinfer.backends.clike.kernel import argument_names, counter_type
-from tinyinfer.backends.clike.vectors import VectorEvaluator
-from tinyinfer.backends.clike.writer import Writer
 from tinyinfer.ir.index import Axis, Index
-from tinyinfer.kernels.expression import walk
-from tinyinfer.kernels.nest import indices_of
-from tinyinfer.kernels.physical import ACCUMULATOR, ContractionNest
+from tinyinfer.kernels.physical import ContractionNest
 from tinyinfer.kernels.schedule_gpu import count_of
 from tinyinfer.kernels.schedule_gpu_contraction import GpuContractionSchedule
 
-LANES = 4
 
-
-class ItemContractionPrinter:
+class ItemContractionPrinter(SumsPrinter):
     """Prints one contraction as the kernel `name`."""
 
     def __init__(self, name: str, nest: ContractionNest, schedule: GpuContractionSchedule, dialect: Dialect):
-        self.name, self.nest, self.schedule, self.dialect = name, nest, schedule, dialect
-        physical = nest.physical.nest
-        self.dtypes, self.store = physical.dtypes, physical.store
-        indices = [physical.store, nest.a.address, nest.b.address, *indices_of(nest.epilogue)]
-        self.w = Writer(counter_type(dialect, indices))
-        self.ev = VectorEvaluator(
-            self.w,
-            dialect,
-            argument_names(len(self.dtypes)),
-            self.dtypes,
-            nest.epilogue,
-            nest.panels.lane,
-            LANES,
-            schedule.aligned,
-            schedule.images,
-        )
-        self.names = axis_names([*nest.groups, *nest.m, *nest.k, nest.panels.panel])
-        self.slot = next((e for e in walk(nest.epilogue) if e.op == "SLOT" and e.attrs == ACCUMULATOR), None)
-        self.kind = f"{dialect.types[nest.dtype].value}{LANES}"
-        # integers wrap around, which only unsigned ones may
-        self.sum_kind = self.kind if nest.dtype == "float32" else f"uint{LANES}"
-        self.columns_left = nest.panels.columns % nest.panels.lane.size
+        super().__init__(name, nest, dialect, schedule.aligned, schedule.images)
+        self.schedule = schedule
 
     def text(self) -> str:
         """The whole kernel."""
@@ -115,22 +88,12 @@ class ItemContractionPrinter:
 
     # ---- the sum
 
-    def _split_index(self, address: Index) -> tuple[Index, Index]:
-        """An address as what does not depend on the sum's axes, and what does."""
-        inner = tuple((a, c) for a, c in address.terms if a in self.nest.k)
-        outer = tuple((a, c) for a, c in address.terms if a not in self.nest.k)
-        return Index(outer, address.const), Index(inner, 0)
-
     def _sums(self, rows: Sequence[Position]) -> list[list[str]]:
         """The finished vectors of sums by row and vector."""
         nest, s, w, ev = self.nest, self.schedule, self.w, self.ev
-        zero = f"({self.sum_kind})(0)"
-        sums = [[w.name("sum") for _ in range(s.vectors)] for _ in rows]
-        for names in sums:
-            for name in names:
-                w.do(f"{self.sum_kind} {name} = {zero};")
-        outer_a, self.inner_a = self._split_index(nest.a.address)
-        outer_b, self.inner_b = self._split_index(nest.b.address)
+        sums = self.zero_sums(len(rows), s.vectors)
+        outer_a, self.inner_a = self.split_index(nest.a.address)
+        outer_b, self.inner_b = self.split_index(nest.b.address)
         if not s.images[nest.a.argument]:
             self.row_starts = [w.constant(w.index, ev.index(outer_a, q), "a") for q in rows]
         if s.images[nest.b.argument]:
@@ -164,9 +127,7 @@ class ItemContractionPrinter:
             return []
         panel = p.places[nest.panels.panel][0][0]
         last = f"({w.index}){nest.panels.columns - 1}"
-        return [
-            w.constant(w.index, f"min({width} * {panel} + {i}, {last})", "column") for i in range(width)
-        ]
+        return [w.constant(w.index, f"min({width} * {panel} + {i}, {last})", "column") for i in range(width)]
 
     def _at_column(self, p: Position, column: str) -> Position:
         panels = self.nest.panels
@@ -221,12 +182,7 @@ class ItemContractionPrinter:
                 vectors = self._vectors(at)
                 for row, names in enumerate(sums):
                     for vector, name in zip(vectors, names):
-                        self.w.do(f"{name} = {self._multiply_add(scalars[row][step], vector, name)};")
-
-    def _multiply_add(self, a: str, b: str, total: str) -> str:
-        if self.sum_kind == self.kind:
-            return f"TI_MULTIPLY_ADD(({self.kind})({a}), {b}, {total})"
-        return f"({self.sum_kind})((uint){a}) * as_{self.sum_kind}({b}) + {total}"
+                        self.w.do(f"{name} = {self.multiply_add(scalars[row][step], vector, name)};")
 
     def _scalars(self, row: int, k: Position, axis: Axis | None, steps: int) -> list[str]:
         """The elements of one row at neighbouring steps."""
@@ -311,20 +267,11 @@ class ItemContractionPrinter:
     def _join(self, sums: list[list[str]]) -> None:
         """Add up the parts of a split sum; member 0 has the result."""
         s, w = self.schedule, self.w
-        names = [name for row in sums for name in row]
         x, y, _ = s.work.group
-        size = x * y
-        w.lines.insert(0, f"    __local {self.sum_kind} shared[{s.split // 2 * size * len(names)}];")
+        size, count = x * y, len(sums) * s.vectors
+        w.lines.insert(0, f"    __local {self.sum_kind} shared[{s.split // 2 * size * count}];")
         w.do(f"const int item = (int)get_local_id(1) * {x} + (int)get_local_id(0);")
-        with w.block(f"for (int half_ = {s.split // 2}; half_ > 0; half_ /= 2)"):
-            with w.block("if (t >= half_ && t < 2 * half_)"):
-                for i, name in enumerate(names):
-                    w.do(f"shared[((t - half_) * {len(names)} + {i}) * {size} + item] = {name};")
-            w.do("barrier(CLK_LOCAL_MEM_FENCE);")
-            with w.block("if (t < half_)"):
-                for i, name in enumerate(names):
-                    w.do(f"{name} += shared[(t * {len(names)} + {i}) * {size} + item];")
-            w.do("barrier(CLK_LOCAL_MEM_FENCE);")
+        self.join(sums, s.split, size, "item", "shared", "t")
 
     # ---- the end
 
@@ -346,28 +293,9 @@ class ItemContractionPrinter:
     def _write(
         self, rows: Sequence[Position], written: Sequence[str], sums: list[list[str]], columns: int
     ) -> None:
-        ev, lane = self.ev, self.nest.panels.lane
         for p, condition, names in zip(rows, written, sums):
-            with self.w.block(f"if ({condition})" if condition else ""), ev.frame():
-                for vector, name in enumerate(names):
-                    count = min(LANES, columns - vector * LANES)
-                    if count <= 0:
-                        continue
-                    # whole vectors may be read only where all of their columns are there
-                    ev.lanes = LANES if count == LANES else 1
-                    at = [p.at(lane, ((), vector * LANES + i)) for i in range(count)]
-                    values = [self._value(q, f"{name}.s{i}") for i, q in enumerate(at)]
-                    ev.store_all(self.store, values, at)
-
-    def _value(self, q: Position, total: str) -> Value:
-        """The epilogue's value for one finished sum."""
-        ev, dtype = self.ev, self.nest.dtype
-        with ev.scope():
-            if self.slot is not None:
-                kind = self.dialect.types[dtype].value
-                text = total if self.sum_kind == self.kind else f"as_{kind}({total})"
-                ev.provided[id(self.slot)] = Value(text, dtype)
-            return ev.value(self.nest.epilogue, q)
+            with self.w.block(f"if ({condition})" if condition else ""), self.ev.frame():
+                self.write(p, names, columns)
 
 
 def _is_lane(text: str) -> bool:

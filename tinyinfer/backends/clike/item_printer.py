@@ -8,6 +8,7 @@ from tinyinfer.backends.clike.item_contraction import ItemContractionPrinter
 from tinyinfer.backends.clike.item_halo import print_item_halo
 from tinyinfer.backends.clike.item_map import ItemMapPrinter
 from tinyinfer.backends.clike.item_scatter import ItemScatterPrinter
+from tinyinfer.backends.clike.item_tile import TilePrinter
 from tinyinfer.backends.clike.opencl_c import OPENCL_C
 from tinyinfer.kernels.halo import HaloRegion
 from tinyinfer.kernels.nest import LoopNest
@@ -15,6 +16,7 @@ from tinyinfer.kernels.physical import ContractionNest
 from tinyinfer.kernels.schedule_gpu import GpuModel, GpuScatterSchedule
 from tinyinfer.kernels.schedule_gpu_contraction import GpuContractionSchedule
 from tinyinfer.kernels.schedule_gpu_map import GpuMapSchedule
+from tinyinfer.kernels.schedule_gpu_tile import GpuTileSchedule
 from tinyinfer.kernels.whole_loop import WholeLoop
 from tinyinfer.runtime.plan import Launch
 
@@ -26,7 +28,11 @@ class ItemPrinter:
     def __init__(self, machine: GpuModel, dialect: Dialect = OPENCL_C):
         self.machine, self.dialect = machine, dialect
 
-    def contraction(self, name: str, nest: ContractionNest, schedule: GpuContractionSchedule) -> str:
+    def contraction(
+        self, name: str, nest: ContractionNest, schedule: GpuContractionSchedule | GpuTileSchedule
+    ) -> str:
+        if isinstance(schedule, GpuTileSchedule):
+            return TilePrinter(name, nest, schedule, self.dialect).text()
         return ItemContractionPrinter(name, nest, schedule, self.dialect).text()
 
     def map(self, name: str, nest: LoopNest, schedule: GpuMapSchedule) -> str:

@@ -45,6 +45,8 @@ class Capabilities:
     """Whether as many groups as there are compute units run at the same time where nothing else runs, so that
     they may wait for each other. OpenCL does not promise it; NVIDIA's GPUs start groups while there is room
     for them, and give the device to one process at a time."""
+    near_local: bool = False
+    """Whether local memory is memory of its own, not a part of what all work-items share."""
 
     @property
     def host_access(self) -> str:
@@ -62,6 +64,7 @@ class Capabilities:
             max(1, self.compute_units),
             self.wave,
             loop_groups=max(1, self.compute_units) if self.groups_meet else 1,
+            tiles=self.is_gpu and self.near_local,
         )
 
     def build_options(self, stated: Sequence[str] = LANGUAGE) -> list[str]:
@@ -105,6 +108,7 @@ def capabilities_of(device: pyopencl.Device) -> Capabilities:
         device.max_mem_alloc_size,
         device.version.strip(),
         is_gpu and "cl_nv_device_attribute_query" in extensions,
+        device.local_mem_type == cl.device_local_mem_type.LOCAL,
     )
 
 
