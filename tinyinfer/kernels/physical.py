@@ -266,9 +266,15 @@ def aligned_arguments(kernel: PhysicalKernel) -> tuple[bool, ...]:
 
 
 
+READ = "read"
+
+
 def image_arguments(kernel: PhysicalKernel) -> tuple[str, ...]:
-    """What the elements of each argument's image are stored as; "" for an argument that is no image."""
-    return tuple(a.image.dtype if a.image is not None else "" for a in kernel.arguments)
+    """Of each argument that is an image READ, or, of the one that is written, what its elements are stored
+    as; "" for an argument that is no image. Reading gives float32 whatever is stored."""
+    written, *read = kernel.arguments
+    images = [READ if a.image is not None else "" for a in read]
+    return (written.image.dtype if written.image is not None else "", *images)
 
 
 def panels_in_image(c: ContractionNest, limits: ImageLimits) -> ContractionNest:
