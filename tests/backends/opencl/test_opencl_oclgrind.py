@@ -23,9 +23,8 @@ MODELS: dict[str, dict[str, tuple[int, ...]]] = {
     "mobilenetv2_int8_real_b": {"image": (1, 3, 32, 32)},
     # a detector
     "yunet_n_dynamic": {"input": (1, 3, 64, 64)},
-    # transformers, the second quantised
+    # a transformer
     "tiny_gpt2_past_fp32": {},
-    "minilm_l6_v2_int8_dyn": dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, 1)),
 }
 """Models of every kind, with the shapes of inputs that are smaller than usual: an interpreter is slow."""
 
