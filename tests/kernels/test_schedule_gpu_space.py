@@ -25,7 +25,7 @@ def choice_of(m=33, k=64, n=20, model=IMAGES) -> GpuContractionChoice:
     return found[0]
 
 
-@pytest.mark.parametrize("model", [*MODELS, IMAGES], ids=["usual", "tiny", "scalar", "large", "images"])
+@pytest.mark.parametrize("model", [*MODELS, IMAGES])
 @pytest.mark.parametrize("size", [(33, 64, 20), (1, 300, 8), (500, 3, 5)], ids=str)
 def test_neighbours_are_launches_of_the_device_and_records_give_them_back(size, model):
     choice = choice_of(*size, model=model)
