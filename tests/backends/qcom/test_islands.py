@@ -9,6 +9,7 @@ from image_runs import largest_error, run_plan
 
 from tinyinfer.backends.opencl.device import OpenclDevice
 from tinyinfer.backends.opencl.target import plan_for
+from tinyinfer.backends.qcom import islands as search
 from tinyinfer.backends.qcom.capabilities import find_gpu
 from tinyinfer.backends.qcom.device import QcomDevice
 from tinyinfer.backends.qcom.islands import BOUND, IslandFinder, Islands, output_error
@@ -101,6 +102,25 @@ def test_the_same_values_are_searched_once():
     first = finder.find(graph, TARGET, CompileOptions())
     again = finder.find(overflowing(), TARGET, CompileOptions())
     assert again == first and len(calls) == 1
+
+
+def test_what_was_found_is_kept_for_equal_weights_and_inputs(monkeypatch, tmp_path):
+    monkeypatch.setenv("TINYINFER_CACHE", str(tmp_path))
+    first = IslandFinder(feeds, 1).find(overflowing(), TARGET, CompileOptions())
+    searched = []
+    monkeypatch.setattr(search, "_Trial", lambda *given: searched.append(given) or _unreachable())
+    assert IslandFinder(feeds, 1).find(overflowing(), TARGET, CompileOptions()) == first
+    for finder, graph in (
+        (IslandFinder(feeds, 1), cancelling()),
+        (IslandFinder(lambda: feeds()[:1], 1), None),
+    ):
+        with pytest.raises(RuntimeError, match="searched again"):
+            finder.find(graph or overflowing(), TARGET, CompileOptions())
+    assert len(searched) == 2
+
+
+def _unreachable() -> None:
+    raise RuntimeError("searched again")
 
 
 def test_what_is_written_to_halves_is_rounded_to_the_nearest(images: OpenclDevice):

@@ -8,7 +8,9 @@ than it takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinyinfer.backends.clike.item_printer import ItemPrinter
-from tinyinfer.config import CompileOptions
+from tinyinfer.backends.cpu.cache import KernelCache
+from tinyinfer.config import CompileOptions, cache_directory
 from tinyinfer.ir.node import Graph, Node
 from tinyinfer.kernels.halves import (
     LARGEST,
@@ -27,6 +30,7 @@ from tinyinfer.kernels.halves import (
     stored_halves,
     weights_of,
 )
+from tinyinfer.runtime.plan import Launch, Plan
 
 if TYPE_CHECKING:
     from tinyinfer.backends.opencl.target import OpenclTarget
@@ -74,7 +78,7 @@ class Islands:
 class IslandFinder:
     """Finds the islands of one model, for targets whose schedules differ: those that store the same values
     have the same islands. `feeds` gives golden inputs, and is called only where something is stored in
-    halves."""
+    halves. What was found for equal kernels, weights and inputs is kept in the user's cache."""
 
     feeds: Callable[[], Sequence[Mapping[str, np.ndarray]]]
     threads: int = 0
@@ -87,15 +91,27 @@ class IslandFinder:
             return Islands()
         key = tuple((x.names, x.nbytes, tuple((n.op, n.shape) for n in x.nodes)) for x in stored)
         if key not in self._known:
-            trial = _Trial(graph, stored, self.feeds(), self.threads)
-            try:
-                self._known[key] = _Search(stored, trial).run()
-            finally:
-                trial.close()
+            self._known[key] = self._search(graph, stored)
         found = self._known[key]
         chosen = [stored[number] for number in sorted(found.wide)]
         nodes = frozenset(node for item in chosen for node in item.nodes)
         return Islands(nodes, tuple(x.title for x in chosen), found.before, found.after, len(stored))
+
+    def _search(self, graph: Graph, stored: Sequence[StoredHalves]) -> _Found:
+        from tinyinfer.backends.cpu.device import CpuDevice
+
+        plan, feeds = CpuDevice().plan(simulation(graph, stored), CompileOptions()), self.feeds()
+        cache, key = KernelCache(cache_directory()), _digest(plan, stored, feeds)
+        kept = cache.get(key)
+        if kept is not None:
+            return _Found.read(kept)
+        trial = _Trial(plan, graph, stored, feeds, self.threads)
+        try:
+            found = _Search(stored, trial).run()
+        finally:
+            trial.close()
+        cache.put(key, found.written())
+        return found
 
 
 @dataclass(frozen=True)
@@ -106,21 +122,53 @@ class _Found:
     before: float
     after: float
 
+    def written(self) -> bytes:
+        return json.dumps([sorted(self.wide), self.before, self.after]).encode("ascii")
+
+    @classmethod
+    def read(cls, data: bytes) -> _Found:
+        wide, before, after = json.loads(data)
+        return cls(frozenset(wide), before, after)
+
+
+def _digest(plan: Plan, stored: Sequence[StoredHalves], feeds: Sequence[Mapping[str, np.ndarray]]) -> str:
+    """What a search depends on: the simulation's kernels, weights and inputs, and its own constants."""
+    from tinyinfer import __version__
+
+    digest = hashlib.sha256()
+    limits = (__version__, BOUND, LARGEST_HALF, ROOM, MEASURED_WORK, FEWEST_PARTS, TRIED_BACK)
+    for part in (limits, plan.inputs, plan.outputs, *_described(plan.launches)):
+        digest.update(f"{part!r}\n".encode())
+    digest.update(repr([(x.nbytes, len(x.nodes)) for x in stored]).encode())
+    fed = [array for feed in feeds for _, array in sorted(feed.items())]
+    for array in (*plan.parameters, *(weights_of(x, False) for x in stored if x.is_constant), *fed):
+        digest.update(repr((array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _described(launches: Sequence[Launch]) -> Iterator[tuple[object, ...]]:
+    for launch in launches:
+        yield launch.kernel.key, launch.arguments, launch.chunks
+        if launch.loop is not None:
+            yield launch.loop.steps, launch.loop.inputs, launch.loop.outputs
+            yield from _described(launch.loop.launches)
+
 
 class _Trial:
-    """The simulation of a graph, on the processor."""
+    """The simulation of a graph, whose plan is given, on the processor."""
 
     def __init__(
         self,
+        plan: Plan,
         graph: Graph,
         stored: Sequence[StoredHalves],
         feeds: Sequence[Mapping[str, np.ndarray]],
         threads: int,
     ):
-        from tinyinfer.backends.cpu.device import CpuDevice, compile_plan
+        from tinyinfer.backends.cpu.device import compile_plan
         from tinyinfer.backends.cpu.target import host_target
 
-        plan = CpuDevice().plan(simulation(graph, stored), CompileOptions())
         self.work = max(1, sum(launch.flops for launch in plan.launches))
         self._executable = compile_plan(plan, host_target(), threads)
         self._stored, self._feeds, self._outputs = stored, feeds, list(graph.outputs)
