@@ -22,7 +22,10 @@ def missing_parts() -> str:
 def _library() -> str:
     libraries = vendor_libraries()
     if not libraries:
-        return "the vendor's libOpenCL.so is not installed"
+        return (
+            "the vendor's libOpenCL.so is not installed (it comes with the GPU's driver: part of Android,"
+            " on Linux a package of the board's vendor)"
+        )
     return (
         f"the vendor's {libraries[0]} is here, but no OpenCL loader takes it: list it in a file"
         " /etc/OpenCL/vendors/adreno.icd, or name it in OCL_ICD_VENDORS"

@@ -70,7 +70,7 @@ def test_on_a_driver_with_the_extensions(name: str, results: dict[str, str | Non
 @pytest.mark.parametrize(
     "libraries, path, wanted",
     [
-        ([], "/none", "the vendor's libOpenCL.so is not installed; there is no /none"),
+        ([], "/none", "a package of the board's vendor); there is no /none"),
         (["/vendor/lib64/libOpenCL.so"], "/dev/null", "list it in a file /etc/OpenCL/vendors/adreno.icd"),
         (["/vendor/lib64/libOpenCL.so"], "/dev/null", "/dev/null can be opened"),
     ],
